@@ -1,0 +1,187 @@
+"""The words that every room speaks: messages, sampling parameters, requests and events. Pure values, no behaviour.
+
+Nothing here knows a dialect, a database or llama.cpp. Whatever a client sends is turned into a `ChatRequest` or a
+`CompletionRequest` by its dialect, and whatever the engine produces comes back as a stream of `Event`s.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class FinishReason(str, Enum):
+    """Why a generation ended."""
+
+    STOP = "stop"  # an end token of the vocabulary, or a stop string
+    LENGTH = "length"  # max_tokens, or no room left in the context
+    CANCELLED = "cancelled"  # the client left, or the model was unloaded
+
+
+class ToolCall(Struct, frozen=True, omit_defaults=True):
+    """A call that the model asked for; `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn of a conversation. `reasoning` is what the model thought before `content`; it is never mixed in."""
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class Span(Struct, frozen=True, array_like=True):
+    """A run of prompt text. In a literal one, control tokens are the letters that somebody wrote and mean nothing."""
+
+    text: str
+    is_literal: bool = False
+
+
+Prompt = tuple[Span, ...]  # in order; tokenised span by span, so a text without literals is one span
+
+
+class SamplingParams(Struct, frozen=True, omit_defaults=True):
+    """How tokens are picked; every field has its neutral or usual value as default.
+
+    temperature 0 is argmax. top_k 0, top_p 1, min_p 0 and typical_p 1 are off; so are repeat_penalty 1 and the other
+    penalties at 0. `penalty_last_n` counts tokens back from the newest, prompt included; -1 means the whole context.
+    `max_tokens` None generates to the end of the context. `seed` None draws one.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def updated(self, overrides: dict[str, Any]) -> SamplingParams:
+        """A copy in which each given value replaces the default; None means not given."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return msgspec.structs.replace(self, **given) if given else self
+
+
+class ChatRequest(Struct, frozen=True):
+    """One chat call, of no dialect. `sampling` holds only what the client gave (names of SamplingParams).
+
+    think: None lets the model's template decide nothing (off); True or an effort asks for reasoning.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    session_id: str | None = None
+    uses_session: bool = False
+    think: bool | Literal["low", "medium", "high"] | None = None
+    keep_alive_s: float | None = None
+
+
+class CompletionRequest(Struct, frozen=True):
+    """Raw text in, its continuation out; control tokens in `prompt` are parsed as such."""
+
+    model: str
+    prompt: str | tuple[int, ...]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    keep_alive_s: float | None = None
+
+
+class Usage(Struct, frozen=True):
+    """Tokens as the engine counted them; `prompt_tokens` includes `cached_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class TextDelta(Struct, frozen=True):
+    """Whole characters of the answer, never a part of a stop string."""
+
+    text: str
+
+
+class ReasoningDelta(Struct, frozen=True):
+    """Whole characters of the model's thoughts."""
+
+    text: str
+
+
+class Finished(Struct, frozen=True):
+    """The last event of every generation that did not fail."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event = TextDelta | ReasoningDelta | Finished
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """What one engine step added to one generation; `id` is the request's.
+
+    The last one has `finish` and `usage`, and `error` (code, message) where it ended because something broke.
+    """
+
+    id: int
+    text: str
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    error: tuple[str, str] | None = None
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """What a worker knows of the model that it has loaded.
+
+    `context_length` bounds one sequence (prompt and answer together), `num_cells` all sequences together.
+    `control_tokens` are the texts that llama.cpp would read as control tokens of this vocabulary.
+    """
+
+    context_length: int
+    num_cells: int
+    parallel: int
+    vocab_size: int
+    embedding_length: int
+    bos_token: str
+    eos_token: str
+    control_tokens: tuple[str, ...]
+    chat_template: str | None
+    can_generate: bool
+    is_recurrent: bool
+    load_ms: int
+    memory_bytes: int
+
+
+class EngineStats(Struct, frozen=True, array_like=True):
+    """A worker's load at this moment; counters run since it started."""
+
+    running: int = 0
+    waiting: int = 0
+    cells_used: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+    tokens_per_second: float = 0.0
