@@ -1,0 +1,51 @@
+"""What a model can do, judged from its header: pure decisions, because no file says it outright."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+
+
+class PoolingType(IntEnum):
+    """`<architecture>.pooling_type`, as llama.cpp numbers it."""
+
+    NONE = 0
+    MEAN = 1
+    CLS = 2
+    LAST = 3
+    RANK = 4
+
+
+# Encoders: they have no next token, so embeddings and scores are all that they give.
+ENCODERS = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "eurobert", "t5encoder"}
+    | {"gemma-embedding"}
+)
+_INSTRUCT = re.compile(r"\b(instruct|chat|it|assistant)\b", re.IGNORECASE)
+_TOOLS = re.compile(r"\btools\b|tool_call")
+_THINKING = re.compile(r"</?think>|enable_thinking|reasoning_effort|\bthinking\b")
+
+
+def judge_capabilities(
+    *, architecture: str, pooling_type: int | None, template: str | None, title: str, has_fim_tokens: bool
+) -> tuple[str, ...]:
+    """Of `completion chat tools thinking insert embeddings rerank`, in this order, what the model can do.
+
+    A pooling type says that somebody made the model for embeddings, and with RANK for scores. `title` holds the names
+    that the model goes by: one that was tuned for chat may come without a template.
+    """
+    found = ["embeddings"]
+    if pooling_type == PoolingType.RANK:
+        found.append("rerank")
+    if architecture in ENCODERS or pooling_type not in (None, PoolingType.NONE):
+        return tuple(found)
+    insert = ["insert"] if has_fim_tokens else []
+    return ("completion", *_judge_chat(template, title), *insert, *found)
+
+
+def _judge_chat(template: str | None, title: str) -> list[str]:
+    if not template:
+        return ["chat"] if _INSTRUCT.search(title.replace("_", "-")) else []
+    tools = ["tools"] if _TOOLS.search(template) else []
+    thinking = ["thinking"] if _THINKING.search(template) else []
+    return ["chat", *tools, *thinking]

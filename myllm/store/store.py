@@ -1,0 +1,258 @@
+"""`Store`: which models are installed, under which names, and what becomes of their files.
+
+A model is the bundled one, a `.gguf` file below the home's `models` folder or below one of the model folders, or a
+record that `import` or `cp` wrote. Nothing is kept in memory but the headers: another process, or somebody with a file
+manager, may add and remove models at any time, and the next look sees it. Files outside the home are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from myllm.errors import Conflict, ModelLoadFailed, ModelNotFound, MyLLMError
+from myllm.store.catalog import BUNDLED_NAME, Catalog
+from myllm.store.metadata import SHARD, GGUFMetadata, shard_paths
+from myllm.store.metadata_cache import MetadataCache
+from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, validate_name
+from myllm.store.registry import Record, Registry
+
+log = logging.getLogger(__name__)
+
+MAX_DEPTH = 4  # folders below a models folder; a link that leads back up ends here
+MAX_NAMES_SHOWN = 20
+
+Source = Literal["bundled", "file", "imported", "alias"]
+
+
+class InstalledModel(Struct, frozen=True, kw_only=True):
+    """A model that can be loaded. `parameters` and `template` replace the file's own; `path` is the first shard's."""
+
+    name: str
+    path: Path
+    metadata: GGUFMetadata
+    digest: str
+    modified_at: datetime
+    source: Source
+    parameters: dict[str, Any]
+    template: str | None
+
+
+class _Place(Struct, frozen=True):
+    """A name and its file, before the header was read."""
+
+    name: str
+    path: Path
+    source: Source
+    record: Record | None = None
+
+
+class Store:
+    """The installed models of one home. Each call looks at the disk."""
+
+    def __init__(self, home: Path, *, model_dirs: Sequence[Path] = (), bundled: Path | None = None, catalog: Catalog) -> None:
+        self.models_folder = home.resolve() / "models"
+        self.model_dirs = [folder.resolve() for folder in model_dirs]
+        self.bundled = bundled
+        self.catalog = catalog
+        self.registry = Registry(home / "records")
+        self.cache = MetadataCache(home / "cache" / "metadata.msgpack")
+        self._warned: set[Path] = set()
+
+    def list(self) -> list[InstalledModel]:
+        """Every model that can be loaded, by name. A file that cannot be read is left out, and logged once."""
+        models = []
+        for place in self._places().values():
+            try:
+                models.append(self._read(place))
+            except ModelLoadFailed:
+                continue
+        self.cache.save()
+        return sorted(models, key=lambda model: model.name.casefold())
+
+    def resolve(self, name: str) -> InstalledModel:
+        """The model that `name` means. Raises ModelNotFound, and ModelLoadFailed if its file is broken."""
+        places = self._places()
+        found = find_names(name, places, self._aliases(places))
+        if len(found) != 1:
+            raise self._not_found(name, found)
+        model = self._read(places[found[0]])
+        self.cache.save()
+        return model
+
+    def import_file(self, path: Path, name: str | None = None) -> InstalledModel:
+        """Install a file where it lies. Raises ModelLoadFailed for a file that is no model, Conflict for a taken name."""
+        file = path.expanduser().absolute()
+        file = file.parent.resolve() / file.name
+        self.cache.read(file)
+        chosen = validate_name(name if name is not None else _name_from(file))
+        return self._add(Record(name=chosen, path=str(file), source="imported", owns_file=True, created_at=time.time()))
+
+    def copy(self, source: str, target: str, *, parameters: dict[str, Any] | None = None, template: str | None = None) -> InstalledModel:
+        """Another name for the same file; the parameters and the template given replace those of the source."""
+        model = self.resolve(source)
+        origin = self._places()[model.name].record
+        record = Record(
+            name=validate_name(target),
+            path=None if model.path == self.bundled else str(model.path),
+            source="alias",
+            owns_file=origin.owns_file if origin else False,
+            created_at=time.time(),
+            parameters=model.parameters | (parameters or {}),
+            template=template if template is not None else (origin.template if origin else None),
+        )
+        return self._add(record)
+
+    def remove(self, name: str) -> None:
+        """Uninstall the model of exactly this name; its file goes too if it is ours and nothing else uses it.
+
+        Raises ModelNotFound, and Conflict for the bundled model, a file in a model folder and a file that others use.
+        """
+        places = self._places()
+        found = same_names(name, places)
+        if len(found) != 1:
+            raise self._not_found(name, found)
+        place = places[found[0]]
+        users = [other.name for other in places.values() if other.record and other.path == place.path and other is not place]
+        if place.record:
+            self.registry.remove(place.name)
+            if place.record.owns_file and not users and self._is_ours(place.path):
+                _delete(place.path)
+            return
+        self._refuse_removal(place, users)
+        _delete(place.path)
+
+    def _refuse_removal(self, place: _Place, users: Sequence[str]) -> None:
+        if place.source == "bundled":
+            raise Conflict(f"'{place.name}' ships with MyLLM and is always installed; it cannot be removed")
+        if not self._is_ours(place.path):
+            raise Conflict(f"'{place.name}' lies in {place.path.parent}, which belongs to you; delete the file there to remove it")
+        if users:
+            raise Conflict(f"the file of '{place.name}' is also used by {', '.join(users)}; remove that first")
+
+    def _add(self, record: Record) -> InstalledModel:
+        places = self._places()
+        taken = same_names(record.name, places)
+        if taken:
+            raise Conflict(
+                f"the name '{record.name}' is taken by {places[taken[0]].path}; choose another or remove that model first", param="name"
+            )
+        self.registry.add(record)
+        return self.resolve(record.name)
+
+    def _places(self) -> dict[str, _Place]:
+        """Every name and its file. Of two that share a name the first found wins: bundled, records, home, model folders."""
+        records = self.registry.records()
+        places: dict[str, _Place] = {}
+        if self.bundled:
+            places[BUNDLED_NAME] = _Place(BUNDLED_NAME, self.bundled, "bundled")
+        for record in records:
+            path = Path(record.path) if record.path else self.bundled
+            if path:
+                places.setdefault(record.name, _Place(record.name, path, record.source, record))
+        owned = {place.path for place in places.values() if place.record and place.record.owns_file}
+        for folder in (self.models_folder, *self.model_dirs):
+            for path, name in _model_files(folder):
+                if path not in owned and places.setdefault(name, _Place(name, path, "file")).path != path:
+                    self._warn_of_shadow(path, name)
+        return places
+
+    def _warn_of_shadow(self, path: Path, name: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            log.warning("model file %s is left out: the name '%s' is taken; rename the file to use it", path, name)
+
+    def _read(self, place: _Place) -> InstalledModel:
+        try:
+            metadata = self.cache.read(place.path)
+            modified_at = place.record.created_at if place.record else place.path.stat().st_mtime
+        except (ModelLoadFailed, OSError) as exc:
+            raise ModelLoadFailed(f"model '{place.name}' cannot be loaded: {exc}") from exc
+        entry = self.catalog.entry_of(place.name, place.path)
+        given = place.record.template if place.record else None
+        return InstalledModel(
+            name=place.name,
+            path=place.path,
+            metadata=metadata,
+            digest=metadata.digest,
+            modified_at=datetime.fromtimestamp(modified_at, UTC),
+            source=place.source,
+            parameters=dict(place.record.parameters) if place.record else {},
+            template=given or (entry.template if entry else None),
+        )
+
+    def _aliases(self, places: dict[str, _Place]) -> dict[str, str]:
+        """What the catalogue calls the installed models: its names for files that lie here under theirs, and its aliases."""
+        aliases = {}
+        for entry in self.catalog:
+            installed = next((name for name in (entry.name, name_of_file(Path(entry.file).name)) if name in places), None)
+            if installed:
+                aliases.update(dict.fromkeys((entry.name, *entry.aliases), installed))
+        return aliases
+
+    def _not_found(self, name: str, candidates: Sequence[str]) -> ModelNotFound:
+        shown = name[:MAX_NAME_LENGTH]
+        if candidates:
+            return ModelNotFound(f"model '{shown}' is ambiguous; it may be {', '.join(candidates[:MAX_NAMES_SHOWN])}", param="model")
+        if self.catalog.find(name):
+            return ModelNotFound(f"model '{shown}' is not installed; fetch it with `myllm pull {shown}`", param="model")
+        installed = [model.name for model in self.list()]
+        more = f" and {len(installed) - MAX_NAMES_SHOWN} more" if len(installed) > MAX_NAMES_SHOWN else ""
+        listed = f"installed: {', '.join(installed[:MAX_NAMES_SHOWN])}{more}" if installed else "none is installed"
+        return ModelNotFound(f"model '{shown}' not found; {listed}", param="model")
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.parent.resolve().is_relative_to(self.models_folder)
+
+
+def _model_files(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[Path, str]]:
+    """The first shards of the models below a folder, in order, and the names that they go by."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        log.warning("model folder %s is left out: %s", folder, exc.strerror)
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or not entry.name.isprintable():  # lone surrogates could not be sent in an answer
+            continue
+        if _is_folder(entry):
+            if depth < MAX_DEPTH:
+                yield from _model_files(folder / entry.name, f"{prefix}{entry.name}/", depth + 1)
+        elif entry.name.endswith(".gguf") and _is_first_shard(entry.name):
+            yield folder / entry.name, name_of_file(prefix + entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a place that we may not see
+        return False
+
+
+def _is_first_shard(file_name: str) -> bool:
+    match = SHARD.search(file_name)
+    return match is None or int(match[1]) == 1
+
+
+def _name_from(file: Path) -> str:
+    """A valid name from a file's name: what a name may not hold becomes a dash."""
+    stem = name_of_file(file.name) if file.name.endswith(".gguf") else file.stem
+    return re.sub(r"[^A-Za-z0-9._-]|\.\.+", "-", stem).lstrip("-")[:MAX_NAME_LENGTH] or "model"
+
+
+def _delete(path: Path) -> None:
+    for shard in shard_paths(path):
+        try:
+            shard.unlink(missing_ok=True)
+        except OSError as exc:
+            raise MyLLMError(f"the model file {shard} cannot be deleted: {exc.strerror}") from exc
