@@ -1,0 +1,335 @@
+"""The one door to llama.cpp: its model, its contexts and its sampler chains, as Python objects that own their memory.
+
+Only this file imports `llama_cpp`, and only here do llama.cpp's own words stand (n_seq_max, ubatch, eog). Above it there
+are slots, cells and batches. Every function that can fail turns a code or a null pointer into an error of `myllm.errors`.
+Pointers into logits stay valid until the next decode of the same context.
+Source: llama.h of the llama.cpp that llama-cpp-python 0.3 bundles.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as C
+import numpy as np
+import numpy.typing as npt
+
+from myllm.config import EngineOptions
+from myllm.engine.sequence import Batch
+from myllm.engine.tokens import Int32Array
+from myllm.errors import EngineFault, InsufficientMemory, ModelLoadFailed
+from myllm.types import Prompt, SamplingParams, Span
+
+log = logging.getLogger("myllm.engine")
+
+MAX_SLOTS = 256  # LLAMA_MAX_SEQ
+Float32Array = npt.NDArray[np.float32]
+TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}  # (mmap, mlock)
+
+
+class KVCacheFull(Exception):
+    """llama_decode found no cells for the batch; the memory is unchanged."""
+
+
+_last_errors: deque[str] = deque(maxlen=8)
+
+
+def _on_log(level: int, text: bytes, _user_data: Any) -> None:
+    message = text.decode(errors="replace").strip()
+    if level == 4:  # GGML_LOG_LEVEL_ERROR
+        _last_errors.append(message)
+        log.error("llama.cpp: %s", message)
+    elif level == 3:
+        log.info("llama.cpp: %s", message)
+
+
+_log_callback = C.llama_log_callback(_on_log)  # llama.cpp keeps the pointer, so we keep the object
+
+
+def _reason() -> str:
+    """What llama.cpp said last about its failure; its first error is the cause, later ones repeat it."""
+    return _last_errors[0].split(": ", 1)[-1] if _last_errors else "no reason was given"
+
+
+class LlamaModel:
+    """Weights and vocabulary of one GGUF file. Tokenising is thread-safe; everything else belongs to one thread."""
+
+    def __init__(self, path: Path, options: EngineOptions, on_progress: Callable[[float], None]) -> None:
+        """Load the file; on_progress gets 0.0..1.0. Raises ModelLoadFailed with llama.cpp's reason."""
+        C.llama_log_set(_log_callback, None)
+        C.llama_backend_init()
+        _last_errors.clear()
+        self.path = path
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = options.gpu_layers
+        params.main_gpu = options.main_gpu
+        params.load_mode = LOAD_MODES[options.mmap, options.mlock]
+        if options.tensor_split:
+            count = C.llama_max_devices()
+            params.tensor_split = (ctypes.c_float * count)(*options.tensor_split[:count])
+
+        def report(fraction: float, _user_data: Any) -> bool:
+            on_progress(fraction)
+            return True
+
+        params.progress_callback = C.llama_progress_callback(report)
+        model = C.llama_model_load_from_file(str(path).encode(), params)
+        if not model:
+            raise ModelLoadFailed(f"llama.cpp cannot load '{path.name}': {_reason()}")
+        self.pointer = model
+        self.vocab = C.llama_model_get_vocab(model)
+        if C.llama_vocab_type(self.vocab) == C.LLAMA_VOCAB_TYPE_NONE:
+            raise ModelLoadFailed(f"'{path.name}' holds no vocabulary, so it cannot turn text into tokens")
+        self.vocab_size: int = C.llama_vocab_n_tokens(self.vocab)
+        self.embedding_length: int = C.llama_model_n_embd_out(model)
+        self.trained_context: int = C.llama_model_n_ctx_train(model)
+        self.is_recurrent: bool = C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model)
+        self.can_generate: bool = C.llama_model_has_decoder(model) and not C.llama_model_has_encoder(model)
+        self.adds_bos: bool = C.llama_vocab_get_add_bos(self.vocab)
+        self.bos_token = self._text(C.llama_vocab_bos(self.vocab))
+        self.eos_token = self._text(C.llama_vocab_eos(self.vocab))
+        attributes = [C.llama_vocab_get_attr(self.vocab, i) for i in range(self.vocab_size)]
+        self.control_tokens = tuple(self._text(i) for i, attr in enumerate(attributes) if attr & C.LLAMA_TOKEN_ATTR_CONTROL)
+        self.end_tokens = frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self.vocab, i))
+        self.suppressed_tokens = self._suppressed_tokens()
+        self._pieces: list[bytes | None] = [None] * self.vocab_size
+
+    @property
+    def chat_template(self) -> str | None:
+        template = C.llama_model_chat_template(self.pointer, None)
+        return template.decode(errors="replace") if template else None
+
+    def tokenize(self, prompt: Prompt, *, add_special: bool = True) -> Int32Array:
+        """Token ids of a prompt; where it is one non-literal span, exactly llama.cpp's for that text.
+
+        A text that already begins with the BOS token does not get a second one.
+        """
+        spans = list(prompt)
+        if add_special and self.adds_bos and self.bos_token and spans and not spans[0].is_literal:
+            spans[0] = Span(spans[0].text.removeprefix(self.bos_token))
+        if not spans:
+            spans = [Span("")]
+        return np.concatenate([self._tokenize(span.text, add_special and i == 0, not span.is_literal) for i, span in enumerate(spans)])
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; control tokens stand for none."""
+        piece = self._pieces[token_id]
+        if piece is None:
+            piece = self._pieces[token_id] = self._piece(token_id, special=False)
+        return piece
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        """The text of the tokens, control tokens included, as llama.cpp's tokenizer would read it back."""
+        return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode(errors="replace")
+
+    def close(self) -> None:
+        C.llama_model_free(self.pointer)
+
+    def _tokenize(self, text: str, add_special: bool, parse_special: bool) -> Int32Array:
+        data = text.encode("utf-8", errors="replace")
+        capacity = len(data) + 8
+        while True:
+            tokens = np.empty(capacity, dtype=np.int32)
+            pointer = tokens.ctypes.data_as(ctypes.POINTER(C.llama_token))
+            count = C.llama_tokenize(self.vocab, data, len(data), pointer, capacity, add_special, parse_special)
+            if count >= 0:
+                return tokens[:count].copy()
+            capacity = -count
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = C.llama_token_to_piece(self.vocab, token_id, buffer, size, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def _text(self, token_id: int) -> str:
+        if token_id < 0:
+            return ""
+        text = C.llama_vocab_get_text(self.vocab, token_id)
+        return text.decode(errors="replace") if text else ""
+
+    def _suppressed_tokens(self) -> tuple[int, ...]:
+        count = ctypes.c_int32(0)
+        tokens = C.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(count))
+        return tuple(tokens[i] for i in range(count.value))
+
+
+class LlamaContext:
+    """A KV cache and the buffers to compute with; implements kv_cache.Memory.
+
+    One batch buffer for its whole life: numpy views over the arrays that llama_batch points to, filled by slices.
+    """
+
+    def __init__(self, model: LlamaModel, params: C.llama_context_params) -> None:
+        """Raises InsufficientMemory where llama.cpp cannot allocate, with its reason."""
+        _last_errors.clear()
+        context = C.llama_init_from_model(model.pointer, params)
+        if not context:
+            raise InsufficientMemory(
+                f"no context of {params.n_ctx:,} cells for '{model.path.name}': {_reason()}; "
+                "load with a smaller context_size or parallel, or another kv_cache_type"
+            )
+        self.model = model
+        self.pointer = context
+        self.memory = C.llama_get_memory(context)
+        self.num_cells: int = C.llama_n_ctx(context)
+        self.batch_tokens: int = C.llama_n_batch(context)
+        self._make_batch(self.batch_tokens)
+
+    @classmethod
+    def for_generation(cls, model: LlamaModel, options: EngineOptions, *, num_cells: int, num_slots: int, threads: int) -> LlamaContext:
+        """Unified cells, so that sharing a prefix copies metadata only; logits for one row a slot."""
+        params = _context_params(options, threads)
+        params.n_ctx = num_cells
+        params.n_batch = min(options.batch_size, num_cells)
+        params.n_ubatch = min(options.ubatch_size, params.n_batch)
+        params.n_seq_max = num_slots
+        params.n_outputs_max = min(num_slots, params.n_batch)
+        params.type_k = params.type_v = GGML_TYPES[options.kv_cache_type]
+        return cls(model, params)
+
+    @classmethod
+    def for_embeddings(cls, model: LlamaModel, options: EngineOptions, *, num_tokens: int, num_slots: int, threads: int) -> LlamaContext:
+        """One decode takes up to `num_tokens` of many inputs; a model without a pooling of its own gets the mean."""
+        params = _context_params(options, threads)
+        params.n_ctx = params.n_batch = params.n_ubatch = num_tokens
+        params.n_seq_max = num_slots
+        params.embeddings = True
+        context = cls(model, params)
+        if C.llama_pooling_type(context.pointer) != C.LLAMA_POOLING_TYPE_NONE:
+            return context
+        context.close()
+        params.pooling_type = C.LLAMA_POOLING_TYPE_MEAN
+        return cls(model, params)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        C.llama_memory_seq_cp(self.memory, source, target, 0, length)
+
+    def truncate(self, slot: int, length: int) -> bool:
+        return bool(C.llama_memory_seq_rm(self.memory, slot, length, -1))
+
+    def clear(self) -> None:
+        if self.memory:
+            C.llama_memory_clear(self.memory, False)
+
+    def decode(self, batch: Batch) -> None:
+        """Run one forward pass; logits stay valid until the next call.
+
+        batch: 1..batch_tokens tokens; positions contiguous per slot, from `start_pos`.
+        Raises KVCacheFull (code 1, memory unchanged) or EngineFault (state unknown, the worker must exit).
+        """
+        at = 0
+        for chunk in batch:
+            end = at + chunk.num_tokens
+            self._tokens[at:end] = chunk.token_ids
+            self._positions[at:end] = self._counting[chunk.start_pos : chunk.start_pos + chunk.num_tokens]
+            self._slots[at:end] = chunk.slot
+            self._wants_output[at:end] = 0
+            self._wants_output[end - 1] = chunk.wants_logits
+            at = end
+        self._run(at)
+
+    def embed(self, inputs: list[Int32Array]) -> list[Float32Array]:
+        """One pooled vector an input, not normalised; all inputs together are at most batch_tokens tokens."""
+        at = 0
+        for slot, token_ids in enumerate(inputs):
+            end = at + len(token_ids)
+            self._tokens[at:end] = token_ids
+            self._positions[at:end] = self._counting[: len(token_ids)]
+            self._slots[at:end] = slot
+            self._wants_output[at:end] = 1
+            at = end
+        self.clear()
+        self._run(at)
+        size = self.model.embedding_length
+        rows = [C.llama_get_embeddings_seq(self.pointer, slot) for slot in range(len(inputs))]
+        return [np.ctypeslib.as_array(row, shape=(size,)).copy() for row in rows]
+
+    def logits(self, num_rows: int) -> Float32Array:
+        """[num_rows, vocab] of the last decode, in batch order; llama.cpp's own memory, free to be changed in place."""
+        return np.ctypeslib.as_array(C.llama_get_logits(self.pointer), shape=(num_rows, self.model.vocab_size))
+
+    def close(self) -> None:
+        C.llama_free(self.pointer)
+
+    def _make_batch(self, size: int) -> None:
+        self._tokens = np.zeros(size, dtype=np.int32)
+        self._positions = np.zeros(size, dtype=np.int32)
+        self._slots = np.zeros(size, dtype=np.int32)
+        self._wants_output = np.zeros(size, dtype=np.int8)
+        self._ones = np.ones(size, dtype=np.int32)
+        self._counting = np.arange(max(self.num_cells, size) + 1, dtype=np.int32)
+        # seq_id is an array of pointers, one a token; each points at its own element of _slots, once and for all
+        base = self._slots.ctypes.data
+        self._slot_pointers = np.arange(base, base + 4 * size, 4, dtype=np.uintp)
+        self._batch = C.llama_batch(
+            n_tokens=0,
+            token=_as(self._tokens, C.llama_token),
+            embd=None,
+            pos=_as(self._positions, C.llama_pos),
+            n_seq_id=_as(self._ones, ctypes.c_int32),
+            seq_id=ctypes.cast(self._slot_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(C.llama_seq_id))),
+            logits=_as(self._wants_output, ctypes.c_int8),
+        )
+
+    def _run(self, num_tokens: int) -> None:
+        self._batch.n_tokens = num_tokens
+        code = C.llama_decode(self.pointer, self._batch)
+        if code == 1:
+            raise KVCacheFull
+        if code != 0:
+            raise EngineFault(f"llama_decode failed with code {code} on {num_tokens} tokens: {_reason()}")
+
+
+class SamplerChain:
+    """llama.cpp's samplers for one sequence, over the few candidates that are worth looking at."""
+
+    def __init__(self, params: SamplingParams, seed: int) -> None:
+        self.pointer = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        for sampler in (
+            C.llama_sampler_init_top_k(params.top_k),
+            C.llama_sampler_init_typical(params.typical_p, 1),
+            C.llama_sampler_init_top_p(params.top_p, 1),
+            C.llama_sampler_init_min_p(params.min_p, 1),
+            C.llama_sampler_init_temp(params.temperature),
+            C.llama_sampler_init_dist(seed),
+        ):
+            C.llama_sampler_chain_add(self.pointer, sampler)
+
+    def pick(self, token_ids: Int32Array, logits: Float32Array) -> int:
+        """Filter, scale and draw one of `token_ids`."""
+        candidates = np.empty(len(token_ids), dtype=TOKEN_DATA)
+        candidates["id"], candidates["logit"], candidates["p"] = token_ids, logits, 0.0
+        data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(C.llama_token_data))
+        array = C.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+        C.llama_sampler_apply(self.pointer, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def __del__(self) -> None:
+        C.llama_sampler_free(self.pointer)
+
+
+def _context_params(options: EngineOptions, threads: int) -> Any:
+    params = C.llama_context_default_params()
+    params.n_threads = params.n_threads_batch = threads
+    params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
+    params.kv_unified = True
+    params.swa_full = True  # a sliding window that forgets cannot give a prefix back
+    params.no_perf = True
+    return params
+
+
+def _as(array: npt.NDArray[Any], ctype: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctype))
