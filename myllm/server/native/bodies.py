@@ -1,0 +1,138 @@
+"""What the native dialect takes: the types that its bodies are validated with, and how they become requests.
+
+A field's range stands in its type, so that the error that names it and the API's reference are made from one place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from myllm.config import KVCacheType, parse_duration
+from myllm.errors import InvalidRequest
+from myllm.types import ChatRequest, CompletionRequest, Message, Role
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+StopString = Annotated[str, Meta(min_length=1)]
+Tokens = Annotated[list[Annotated[int, Meta(ge=0, le=2**31 - 1)]], Meta(max_length=10_000_000)]
+
+
+class Options(Struct):
+    """InferenceOptions of the API; what is not given has the model's default."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Share | None = None
+    typical_p: Share | None = None
+    max_tokens: Count | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    penalty_last_n: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    ignore_eos: bool | None = None
+
+    def to_sampling(self) -> dict[str, Any]:
+        """What was given, by the names and in the types of SamplingParams."""
+        given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        if "stop" in given:
+            given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if "top_k" in given:
+            given["top_k"] = max(given["top_k"], 0)
+        if given.get("repeat_penalty") == 0:
+            raise InvalidRequest("'options.repeat_penalty' of 0 would divide by zero; 1 is off", param="options.repeat_penalty")
+        return given
+
+
+class MessageBody(Struct):
+    role: Role
+    content: str
+
+
+class ChatBody(Struct):
+    model: str
+    messages: Annotated[list[MessageBody], Meta(min_length=1)]
+    session_id: str | None = None
+    stream: bool | None = None
+    options: Options = field(default_factory=Options)
+    think: bool | Literal["low", "medium", "high"] | None = None
+    keep_alive: str | float | None = None
+
+
+class GenerateBody(Struct):
+    model: str
+    prompt: str
+    stream: bool | None = None
+    options: Options = field(default_factory=Options)
+    keep_alive: str | float | None = None
+
+
+class EmbeddingsBody(Struct):
+    model: str
+    input: str | Annotated[list[str], Meta(min_length=1)]
+
+
+class LoadBody(Struct):
+    context_size: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    gpu_layers: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    parallel: Annotated[int, Meta(ge=0, le=256)] | None = None
+    kv_cache_type: KVCacheType | None = None
+    keep_alive: str | float | None = None
+    pin: bool | None = None
+
+
+class TokenizeBody(Struct):
+    model: str
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class DetokenizeBody(Struct):
+    model: str
+    tokens: Tokens
+
+
+class TitleBody(Struct):
+    title: str
+
+
+class ForkBody(Struct):
+    at: int | None = None
+
+
+def parse_chat(body: ChatBody, max_messages: int) -> ChatRequest:
+    if len(body.messages) > max_messages:
+        raise InvalidRequest(f"'messages' has {len(body.messages):,} entries, at most {max_messages:,} are taken", param="messages")
+    if body.think:
+        raise InvalidRequest("'think' is not supported yet; leave it out or send false", param="think")
+    return ChatRequest(
+        model=body.model,
+        messages=tuple(Message(message.role, message.content) for message in body.messages),
+        sampling=body.options.to_sampling(),
+        session_id=body.session_id,
+        uses_session=True,
+        keep_alive_s=keep_alive_s(body.keep_alive),
+    )
+
+
+def parse_generate(body: GenerateBody) -> CompletionRequest:
+    return CompletionRequest(body.model, body.prompt, body.options.to_sampling(), keep_alive_s(body.keep_alive))
+
+
+def keep_alive_s(value: str | float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest("'keep_alive' takes seconds or a duration such as 5m", param="keep_alive")
+    try:
+        return parse_duration(value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"'keep_alive': {error.message}", param="keep_alive") from error

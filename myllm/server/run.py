@@ -1,0 +1,97 @@
+"""Starting and stopping: settings in, a listening server out; SIGINT and SIGTERM drain it.
+
+The socket is bound before anything else, so that a port in use is a sentence and not a stack trace, and the line that
+tells the address is printed when requests are answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from myllm.chat.library import TemplateLibrary, templates_folder
+from myllm.config import Settings
+from myllm.errors import ConfigInvalid
+from myllm.manager import ModelManager
+from myllm.server.app import Readiness, create_app
+from myllm.server.guard import is_loopback
+from myllm.service import Service
+from myllm.sessions import SessionStore
+from myllm.store.catalog import Catalog, bundled_model
+from myllm.store.store import Store
+
+log = logging.getLogger("myllm.server")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, telling when it listens and when it begins to stop."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.readiness = readiness
+        self.on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self.on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.readiness.status = "draining"
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, home: Path, on_ready: Callable[[str], None]) -> None:
+    """Serve until a signal. on_ready gets the base URL once requests are answered. Raises ConfigInvalid."""
+    listener = bind(settings.host, settings.port)
+    home.mkdir(parents=True, exist_ok=True)
+    store = Store(home, model_dirs=settings.model_dirs, bundled=bundled_model(), catalog=Catalog.load())
+    service = Service(
+        settings, store, SessionStore(home / "sessions.db"), ModelManager(store, settings), TemplateLibrary(templates_folder())
+    )
+    if not is_loopback(settings.host) and not settings.api_keys:
+        log.warning("listening on %s with no API key: everybody who reaches this address can use this server", settings.host)
+    readiness = Readiness()
+    drain_s = None if settings.drain_timeout_s == math.inf else max(int(settings.drain_timeout_s), 1)
+    config = uvicorn.Config(
+        create_app(service, readiness),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=drain_s,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+        lifespan="on",
+    )
+    scheme = "https" if settings.ssl_certfile else "http"
+    url = f"{scheme}://{_for_people(settings.host)}:{listener.getsockname()[1]}"
+    Server(config, readiness, lambda: on_ready(url)).run(sockets=[listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; it listens once the server starts. Raises ConfigInvalid with the port's number."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(0)  # two servers may bind one port with SO_REUSEADDR; only one may listen
+    except OSError as exc:
+        listener.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ConfigInvalid(f"port {port} on {host} is already in use; stop what uses it or choose another with --port") from exc
+        raise ConfigInvalid(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
+    return listener
+
+
+def _for_people(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
