@@ -15,7 +15,7 @@ class Detokenizer:
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         # "replace" only ever fires for bytes that can't be UTF-8; an unfinished character waits for its rest
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop = stop
+        self._stop = tuple(filter(None, stop))
         self._held = ""
         self.is_stopped = False
 
@@ -34,10 +34,10 @@ class Detokenizer:
         return "" if self.is_stopped else held
 
     def _match(self, text: str) -> str:
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:  # the one that is complete first, or the text would depend on how it was cut into tokens
             self.is_stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max(self._overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -22,6 +22,7 @@ from myllm.engine.prefill_budget import PrefillBudget
 from myllm.engine.sampler import Sampler
 from myllm.engine.scheduler import Scheduler
 from myllm.engine.sequence import Batch, Chunk, Sequence
+from myllm.engine.threads import ThreadGovernor
 from myllm.engine.tokens import Int32Array
 from myllm.errors import ContextLengthExceeded, EngineFault, InvalidRequest
 from myllm.types import Delta, EngineStats, FinishReason, SamplingParams, Usage
@@ -43,6 +44,7 @@ class Context(Memory, Protocol):
 
     def decode(self, batch: Batch) -> None: ...
     def logits(self, num_rows: int) -> npt.NDArray[np.float32]: ...
+    def set_threads(self, threads: int) -> None: ...
 
 
 class Engine:
@@ -58,6 +60,7 @@ class Engine:
         num_slots: int,
         can_cut: bool,
         max_gap_s: float,
+        threads: int = 1,
     ) -> None:
         self.vocabulary = vocabulary
         self.context = context
@@ -69,6 +72,7 @@ class Engine:
         self.sequences: dict[int, Sequence] = {}
         self.num_prompt_tokens = self.num_generated_tokens = self.num_cached_tokens = 0
         self._rate = TokenRate()
+        self._threads = ThreadGovernor(threads)
 
     @property
     def has_work(self) -> bool:
@@ -110,12 +114,15 @@ class Engine:
         if not batch:
             return deltas
         started = time.perf_counter()
+        self._threads.start_step()
         try:
             self.context.decode(batch)
         except KVCacheFull:
             log.warning("llama.cpp found no cells for %d tokens where %d were free", batch.num_tokens, self.cache.num_available)
             self.scheduler.roll_back(batch)
             return deltas + [self._ended(seq, "") for seq in self.scheduler.take_outgrown()]
+        if self._threads.end_step():
+            self.context.set_threads(self._threads.threads)
         rows = batch.logit_rows()
         num_decode = sum(chunk.num_tokens == 1 for chunk in rows)
         self.scheduler.commit(batch)

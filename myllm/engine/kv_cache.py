@@ -68,11 +68,12 @@ class KVCache:
         return sum(not slot.is_busy for slot in self.slots)
 
     def fits(self, token_ids: Int32Array) -> bool:
-        """Would all of `token_ids` find room beside the busy slots, counting what it can share with one of them?"""
+        """Would all of `token_ids` find room beside the busy slots, counting those of their cells that it would share?"""
         if len(token_ids) <= self.num_available:
             return True
-        shared = max((self._reusable(s, token_ids) for s in self.slots if s.is_busy), default=0)
-        return len(token_ids) - shared <= self.num_available
+        source, length = self._longest_prefix(token_ids)
+        shared = np.count_nonzero(self._busy_holders[source.cells.view[:length]])
+        return len(token_ids) - int(shared) <= self.num_available
 
     def allocate(self, token_ids: Int32Array) -> tuple[int, int] | None:
         """Take an idle slot for `token_ids`; returns (slot, num_cached_tokens), or None when no slot is idle.
@@ -83,9 +84,7 @@ class KVCache:
         idle = [slot for slot in self.slots if not slot.is_busy]
         if not idle:
             return None
-        prefix = {slot.index: self._reusable(slot, token_ids) for slot in self.slots}
-        best = max(self.slots, key=lambda s: (prefix[s.index], not s.is_busy, s.last_used))
-        length = prefix[best.index]
+        best, length = self._longest_prefix(token_ids)
         if not best.is_busy and length == len(best.tokens):
             target = best
         else:
@@ -133,11 +132,12 @@ class KVCache:
         target.last_used = self._clock
         self._set_busy(target, False)
 
-    def clear(self) -> None:
-        """Forget every idle slot (the memory was cleared, or its content is in doubt)."""
-        for slot in self.slots:
-            if not slot.is_busy:
-                self._truncate(slot, 0)
+    def clear(self) -> bool:
+        """Forget what the idle slots remember (llama.cpp has less room than we thought, or it is in doubt). False: nothing."""
+        idle = [slot for slot in self.slots if not slot.is_busy and len(slot.tokens)]
+        for slot in idle:
+            self._truncate(slot, 0)
+        return bool(idle)
 
     def check_integrity(self) -> None:
         """Recount everything from the slots; for tests, after every step."""
@@ -150,6 +150,11 @@ class KVCache:
         assert (holders == self._holders).all() and (busy == self._busy_holders).all()
         assert sorted(self._free[: self._num_free]) == [i for i, n in enumerate(holders) if n == 0]
         assert self._num_busy_cells == int((busy > 0).sum())
+
+    def _longest_prefix(self, token_ids: Int32Array) -> tuple[Slot, int]:
+        prefix = [self._reusable(slot, token_ids) for slot in self.slots]
+        best = max(self.slots, key=lambda s: (prefix[s.index], not s.is_busy, s.last_used))
+        return best, prefix[best.index]
 
     def _reusable(self, slot: Slot, token_ids: Int32Array) -> int:
         """Leading tokens of `token_ids` that this slot can spare: computed ones, all but the last of the prompt."""

@@ -220,6 +220,9 @@ class LlamaContext:
     def truncate(self, slot: int, length: int) -> bool:
         return bool(C.llama_memory_seq_rm(self.memory, slot, length, -1))
 
+    def set_threads(self, threads: int) -> None:
+        C.llama_set_n_threads(self.pointer, threads, threads)
+
     def clear(self) -> None:
         if self.memory:
             C.llama_memory_clear(self.memory, False)

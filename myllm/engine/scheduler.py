@@ -73,11 +73,18 @@ class Scheduler:
                 chunk.seq.status = S.DECODE
 
     def roll_back(self, batch: Batch) -> None:
-        """The batch was refused with the memory unchanged: un-account its tokens and preempt the youngest."""
+        """The batch was refused with the memory unchanged: un-account its tokens, then make room for the next try.
+
+        Idle slots go first, then the youngest. Nobody is let in until somebody has ended: the cache would promise the
+        same room again, and be refused again, for ever.
+        """
         for chunk in batch:
             self.cache.roll_back(chunk.slot)
-        if len(self.running) > 1:
+        if self.cache.clear():
+            self._blocked_epoch = self.cache.epoch
+        elif len(self.running) > 1:
             self.preempt(self.running[-1])
+            self._blocked_epoch = self.cache.epoch
         else:
             self._outgrow(self.running[0])
 
@@ -103,12 +110,16 @@ class Scheduler:
         self.num_preemptions += 1
         self.waiting.appendleft(seq)
 
+    @property
+    def _num_places(self) -> int:
+        """Slots to give away; no more run than get a token in every batch."""
+        return min(self.cache.num_idle_slots, self.batch_tokens - len(self.running))
+
     def _admit_newcomers(self, batch: Batch, budget: int) -> None:
         if not self.waiting or self._has_preempted or self._blocked_epoch == self.cache.epoch:
             return
         held: list[Sequence] = []
-        room = self.cache.num_idle_slots
-        while self.waiting and budget > 0 and len(held) < room:
+        while self.waiting and budget > 0 and len(held) < self._num_places:
             seq = self.waiting.popleft()
             if self._is_worth_waiting(seq):
                 held.append(seq)

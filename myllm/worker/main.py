@@ -116,6 +116,7 @@ class LoadedModel:
             num_slots=num_slots,
             can_cut=not self.llama.is_recurrent,
             max_gap_s=options.max_gap_ms / 1000,
+            threads=self.threads,
         )
 
     def _make_context(self, options: EngineOptions, num_cells: int, num_slots: int) -> LlamaContext:
