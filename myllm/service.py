@@ -135,7 +135,7 @@ class Service:
             async with self._reply(request, self._chat_start(request, request.messages)) as reply:
                 yield reply
             return
-        session_id = request.session_id or self.sessions.new_id()
+        session_id = self.sessions.new_id() if request.session_id is None else request.session_id
         self.sessions.check_id(session_id)
         async with self._turn(session_id):
             history = await asyncio.to_thread(self.sessions.preview, session_id, request.messages, owner)

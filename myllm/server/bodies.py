@@ -18,11 +18,16 @@ T = TypeVar("T")
 
 MAX_NESTING = 100
 _STRINGS_AND_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_AT = re.compile(r" - at `(key in )?\$\.?(.*?)`$")
+_AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*?)`$")
 _WORDS = {
-    "`str`": "a string", "`int`": "an integer", "`float`": "a number", "`bool`": "true or false", "`array`": "an array",
-    "`object`": "an object", "`null`": "null",
-}  # fmt: skip
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
+_HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -51,7 +56,8 @@ def decode(body: bytes, kind: type[T]) -> T:
         message, field = explain(str(exc))
         raise InvalidRequest(message, param=field) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidRequest(f"the body is not valid JSON: {exc}") from exc
+        hint = "; or it holds half of a surrogate pair, which is no character" if _HALF_SURROGATE.search(body) else ""
+        raise InvalidRequest(f"the body is not valid JSON: {exc}{hint}") from exc
 
 
 def check_nesting(body: bytes) -> None:
@@ -75,16 +81,20 @@ def explain(problem: str) -> tuple[str, str | None]:
     "Expected `float` <= 2.0 - at `$.options.temperature`" becomes "'options.temperature' takes a number <= 2.0".
     """
     match = _AT.search(problem)
-    field = re.sub(r"\[\.\.\.\]", "", match[2]) if match else None
+    field = match[1].replace("[...]", "") if match else None
     what = problem[: match.start()] if match else problem
     missing = re.fullmatch(r"Object missing required field `(.+)`", what)
     if missing:
         path = f"{field}.{missing[1]}" if field else missing[1]
         return f"'{path}' is required", path
-    for word, plain in _WORDS.items():
-        what = what.replace(word, plain)
-    what = re.sub(r"`(.+?)`", r"\1", what).replace(" | ", " or ")
-    sentence = re.sub(r"^Expected ", "takes ", what)
-    if sentence == what:  # "Invalid enum value 'x'": no expectation to tell
-        sentence = f"is not valid: {what}"
+    told = re.sub(r"`(.+?)`", _in_words, what)
+    sentence = re.sub(r"^Expected ", "takes ", told)
+    if sentence == told:  # "Invalid enum value 'x'": no expectation to tell
+        sentence = f"is not valid: {told}"
     return (f"'{field}' {sentence}" if field else f"the body {sentence}"), field
+
+
+def _in_words(kinds: re.Match[str]) -> str:
+    """`bool | null` as "true or false"; that a field may be left out goes without saying."""
+    names = [name for name in kinds[1].split(" | ") if name != "null"] or ["null"]
+    return " or ".join(_WORDS.get(name, name) for name in names)

@@ -98,6 +98,7 @@ def render_status(model: LoadedModel) -> dict[str, Any]:
         "name": model.name,
         "status": "loaded" if worker else "loading",
         "progress": 1.0 if worker else model.progress,
+        "requests": worker.num_requests if worker else model.num_leases,
         "running": stats.running if stats else 0,
         "waiting": stats.waiting if stats else 0,
         "cells_used": stats.cells_used if stats else 0,

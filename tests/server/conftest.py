@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from live_server import LiveServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One server for all tests that leave it as they found it."""
+    live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "tiny")
+    yield live
+    live.stop()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
+    """Servers that a test may break; stopped afterwards."""
+    made: list[LiveServer] = []
+
+    def make(*args: str, **env: str) -> LiveServer:
+        made.append(LiveServer(tmp_path / f"home{len(made)}", *args, **env))
+        return made[-1]
+
+    yield make
+    for live in made:
+        if live.process.poll() is None:
+            live.process.kill()
+            live.process.wait()
