@@ -61,7 +61,7 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     ubatch_size: Positive = 512  # tokens of one pass over the weights
     kv_cache_type: KVCacheType = "f16"
     flash_attention: FlashAttention = "auto"
-    max_gap_ms: Positive = 200  # how long one step may hold up running streams for somebody's prompt
+    max_gap_ms: Positive = 100  # how long one step may hold up running streams for somebody's prompt
     main_gpu: Count = 0
     tensor_split: tuple[Annotated[float, Meta(ge=0, le=1e6)], ...] = ()
     mmap: bool = True
