@@ -56,14 +56,14 @@ class Reply:
     replaced once, unseen; later than that, WorkerDied is raised to the reader.
     """
 
-    def __init__(self, model: str, generation: Generation, restart: Callable[[], Awaitable[Generation]]) -> None:
+    def __init__(self, model: str, generation: Generation, restart: Callable[[], Awaitable[Generation]] | None) -> None:
         self.model = model
         self.session_id: str | None = None
         self.truncated_messages = 0
         self.finish_reason: FinishReason | None = None
         self.usage = Usage(generation.num_prompt_tokens)
         self._generation = generation
-        self._restart: Callable[[], Awaitable[Generation]] | None = restart
+        self._restart = restart
         self._pieces: list[str] = []
         self._on_end: Callable[[], Awaitable[None]] | None = None
 
@@ -225,12 +225,13 @@ class Service:
                 return generation
 
             names: list[str] = []
+            restart: Callable[[], Awaitable[Generation]] | None = begin
             try:
                 generation = await begin()
             except WorkerDied as death:
                 log.warning("%s; trying once more", death.message)
-                generation = await begin()
-            yield Reply(names[-1], generation, begin)
+                generation, restart = await begin(), None
+            yield Reply(names[-1], generation, restart)
 
     def _limit(self, generation: Generation) -> asyncio.TimerHandle:
         limit_s = self.settings.request_timeout
