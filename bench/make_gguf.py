@@ -8,6 +8,7 @@ of Llama 3, and the same arguments write the same bytes.
 
     python bench/make_gguf.py --out bench.gguf
     python bench/make_gguf.py --out mamba.gguf --arch mamba --vocab 4096 --layers 2
+    python bench/make_gguf.py --out bert.gguf --arch bert --vocab 4096 --layers 2 --context 512
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, PoolingType, TokenType
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -120,6 +121,14 @@ class Weights:
     def matrix(self, rows: int, columns: int, spread: float = 1.0) -> Floats:
         return self.rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(spread / math.sqrt(columns))
 
+    def norm(self, name: str, width: int) -> Iterator[Tensor]:
+        yield f"{name}.weight", np.ones(width, np.float32), False
+        yield f"{name}.bias", np.zeros(width, np.float32), False
+
+    def dense(self, name: str, rows: int, columns: int) -> Iterator[Tensor]:
+        yield f"{name}.weight", self.matrix(rows, columns), True
+        yield f"{name}.bias", np.zeros(rows, np.float32), False
+
     def embeddings(self, vocab: int, width: int) -> Iterator[Tensor]:
         """The input and output tables. Control tokens score 0, far below the best of the others: none is picked."""
         yield "token_embd.weight", self.matrix(vocab, width), True
@@ -181,6 +190,39 @@ def write_mamba_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:
     writer.add_ssm_time_step_rank(args.width // 16)
 
 
+def bert_tensors(weights: Weights, args: argparse.Namespace) -> Iterator[Tensor]:
+    """A bert: an encoder that sees the whole text at once, has no KV cache and generates nothing."""
+    width = args.width
+    yield "token_embd.weight", weights.matrix(args.vocab, width), True
+    yield "token_types.weight", weights.matrix(2, width), False
+    yield "position_embd.weight", weights.matrix(args.context, width), False
+    yield from weights.norm("token_embd_norm", width)
+    for layer in range(args.layers):
+        name = f"blk.{layer}."
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            yield from weights.dense(name + part, width, width)
+        yield from weights.norm(name + "attn_output_norm", width)
+        yield from weights.dense(name + "ffn_up", 2 * width, width)
+        yield from weights.dense(name + "ffn_down", width, 2 * width)
+        yield from weights.norm(name + "layer_output_norm", width)
+
+
+def write_bert_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:
+    writer.add_feed_forward_length(2 * args.width)
+    writer.add_head_count(args.width // HEAD_DIM)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(PoolingType.MEAN)
+    writer.add_token_type_count(2)
+
+
+SHAPES = {
+    "llama": (write_llama_shape, llama_tensors),
+    "mamba": (write_mamba_shape, mamba_tensors),
+    "bert": (write_bert_shape, bert_tensors),
+}
+
+
 def write_model(args: argparse.Namespace) -> int:
     """Write the file at `args.out`; returns the number of parameters."""
     writer = GGUFWriter(args.out, args.arch)
@@ -192,11 +234,12 @@ def write_model(args: argparse.Namespace) -> int:
     writer.add_vocab_size(args.vocab)
     writer.add_layer_norm_rms_eps(1e-5)
     write_vocabulary(writer, args.vocab, args.seed)
-    write_shape, layer_tensors = (write_llama_shape, llama_tensors) if args.arch == "llama" else (write_mamba_shape, mamba_tensors)
+    write_shape, layer_tensors = SHAPES[args.arch]
     write_shape(writer, args)
     weights = Weights(args.seed)
     num_parameters = 0
-    for tensors in (weights.embeddings(args.vocab, args.width), layer_tensors(weights, args)):
+    tables = () if args.arch == "bert" else weights.embeddings(args.vocab, args.width)
+    for tensors in (tables, layer_tensors(weights, args)):
         for name, values, is_matrix in tensors:
             add_tensor(writer, name, values, TYPES[args.type] if is_matrix else GGMLQuantizationType.F32)
             num_parameters += values.size
@@ -214,7 +257,7 @@ def add_tensor(writer: GGUFWriter, name: str, values: Floats, kind: GGMLQuantiza
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--arch", choices=("llama", "mamba"), default="llama")
+    parser.add_argument("--arch", choices=tuple(SHAPES), default="llama")
     parser.add_argument("--vocab", type=int, default=128_256, help="tokens, 256 bytes and 256 control tokens among them (%(default)s)")
     parser.add_argument("--layers", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--width", type=int, default=256, help="embedding length, a multiple of 64 (%(default)s)")

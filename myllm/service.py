@@ -23,7 +23,7 @@ import numpy.typing as npt
 from myllm.chat.library import TemplateLibrary
 from myllm.chat.template import ChatTemplate
 from myllm.config import Settings
-from myllm.errors import GenerationTimeout, InvalidRequest, WorkerDied
+from myllm.errors import GenerationTimeout, UnsupportedByModel, WorkerDied
 from myllm.manager import ModelLease, ModelManager
 from myllm.sessions import Session, SessionInfo, SessionStore
 from myllm.store.store import InstalledModel, Store
@@ -289,7 +289,7 @@ class Service:
         if template is None:
             info = lease.worker.info
             if not info.can_generate:
-                raise InvalidRequest(f"model '{lease.name}' makes embeddings and cannot chat", param="model")
+                raise UnsupportedByModel(f"model '{lease.name}' makes embeddings and cannot chat", param="model")
             source, name = self.library.choose(self._template_override(lease.installed), info.chat_template)
             template = ChatTemplate(
                 source, name=name, bos_token=info.bos_token, eos_token=info.eos_token, control_tokens=info.control_tokens

@@ -48,7 +48,7 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
     if level == 4:  # GGML_LOG_LEVEL_ERROR
         _last_errors.append(message)
         log.error("llama.cpp: %s", message)
-    elif level == 3:
+    elif level == 3 and "n_ctx_train" not in message:  # the cells of all sequences may well exceed one's context
         log.info("llama.cpp: %s", message)
 
 
@@ -196,7 +196,7 @@ class LlamaContext:
         params.n_batch = min(options.batch_size, num_cells)
         params.n_ubatch = min(options.ubatch_size, params.n_batch)
         params.n_seq_max = num_slots
-        params.n_outputs_max = min(num_slots, params.n_batch)
+        params.n_outputs_max = num_slots  # llama.cpp aborts on less, also where a batch has fewer tokens
         params.type_k = params.type_v = GGML_TYPES[options.kv_cache_type]
         return cls(model, params)
 
