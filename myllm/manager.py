@@ -207,19 +207,30 @@ class ModelManager:
                 worker = await Worker.start(
                     model.name, model.installed.path, model.options, queue_size=self.settings.queue_size, on_progress=report
                 )
-        except TimeoutError:
-            error = ModelLoadFailed(f"model '{model.name}' was not ready after {self.settings.load_timeout_s:g} s; raise load_timeout_s")
+        except (TimeoutError, MyLLMError) as exc:
+            error = (
+                exc
+                if isinstance(exc, MyLLMError)
+                else ModelLoadFailed(f"model '{model.name}' was not ready after {self.settings.load_timeout_s:g} s; raise load_timeout_s")
+            )
             self._failures[model.name] = error
-            raise error from None
-        except MyLLMError as error:
-            self._failures[model.name] = error
+            self._strike(model)
             log.error("model '%s' did not load: %s", model.name, error.message)
-            raise
+            raise error from None
         self._failures.pop(model.name, None)
         model.memory_bytes = worker.info.memory_bytes
-        worker.died.add_done_callback(lambda death: log.error("%s", death.result().message))
+        worker.died.add_done_callback(lambda death: self._mourn(model, death.result().message))
         log.info("model '%s' loaded in %.1f s", model.name, time.monotonic() - started)
         return worker
+
+    def _mourn(self, model: LoadedModel, message: str) -> None:
+        log.error("%s", message)
+        self._strike(model)
+
+    def _strike(self, model: LoadedModel) -> None:
+        """Off the list: it holds no memory any more, and the next lease loads it anew."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
 
     async def _make_room(self, model: LoadedModel) -> None:
         """Unload idle models until the estimate fits. Raises InsufficientMemory with both numbers."""

@@ -1,0 +1,179 @@
+"""The manager over the real store and real workers of the bundled model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from myllm.config import EngineOptions, Settings
+from myllm.errors import InsufficientMemory, ModelLoadFailed, ModelNotFound
+from myllm.manager import ModelManager
+from myllm.memory import estimate
+from myllm.store.catalog import Catalog, bundled_model
+from myllm.store.metadata import read_metadata
+from myllm.store.store import Store
+
+ESTIMATE = estimate(read_metadata(bundled_model()), EngineOptions())  # what a load asks for
+MEASURED = 100 << 20  # about what a worker with tiny then takes
+
+Test = Callable[[ModelManager], Awaitable[None]]
+
+
+def with_manager(home: Path, test: Test, settings: Settings | None = None) -> None:
+    async def run() -> None:
+        manager = ModelManager(Store(home, bundled=bundled_model(), catalog=Catalog.load()), settings or Settings())
+        for name in ("one", "two", "three"):
+            manager.store.copy("tiny", name)
+        try:
+            await test(manager)
+        finally:
+            await manager.close()
+        assert not psutil.Process().children()
+
+    asyncio.run(run())
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+def test_callers_of_one_load_share_it(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        async def worker_of(name: str) -> int:
+            async with manager.lease(name) as lease:
+                return lease.worker.pid
+
+        pids = await asyncio.gather(*(worker_of(name) for name in ("tiny", "tiny:latest", "TINY", "tiny")))
+
+        assert len(set(pids)) == 1 and len(manager.loaded()) == 1
+
+    with_manager(tmp_path, test)
+
+
+def test_models_load_side_by_side_and_are_listed_by_name(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        await asyncio.gather(*(manager.load(name, {}) for name in ("two", "one")))
+
+        assert [model.name for model in manager.loaded()] == ["one", "two"]
+        assert (manager.status("one"), manager.status("three")) == ("loaded", "unloaded")
+
+    with_manager(tmp_path, test)
+
+
+def test_a_model_goes_after_its_keep_alive_but_never_under_a_lease(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("tiny", keep_alive_s=0.0):
+            async with manager.lease("tiny"):
+                pass
+            assert manager.status("tiny") == "loaded"
+
+        await until(lambda: manager.status("tiny") == "unloaded")
+
+    with_manager(tmp_path, test)
+
+
+def test_a_pinned_model_and_one_kept_for_ever_have_no_expiry(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        await manager.load("one", {}, pin=True)
+        await manager.load("two", {}, keep_alive_s=float("inf"))
+        await manager.load("three", {}, keep_alive_s=60.0)
+
+        one, three, two = manager.loaded()
+        assert one.expires_at is None and two.expires_at is None and three.expires_at is not None
+
+    with_manager(tmp_path, test)
+
+
+def test_loading_with_other_options_loads_anew_and_with_the_same_does_not(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        pids = []
+        for overrides in ({}, {"context_size": 512}, {"context_size": 512}, {}):
+            await manager.load("tiny", overrides)
+            (model,) = manager.loaded()
+            assert model.worker is not None
+            pids.append(model.worker.pid)
+
+        assert pids[0] != pids[1] == pids[2] == pids[3]
+        assert model.worker.info.context_length == 512
+
+    with_manager(tmp_path, test)
+
+
+def test_a_dead_worker_takes_its_model_along_and_the_next_lease_loads_it_anew(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("tiny") as lease:
+            os.kill(lease.worker.pid, signal.SIGKILL)
+            await lease.worker.died
+            assert manager.status("tiny") == "unloaded" and not manager.loaded()
+
+        async with manager.lease("tiny") as lease:
+            assert await lease.worker.ping()
+
+    with_manager(tmp_path, test)
+
+
+def test_room_is_made_by_the_idle_model_that_was_used_longest_ago(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        for name in ("one", "two", "one"):
+            async with manager.lease(name):
+                pass
+
+        async with manager.lease("three"):
+            assert [model.name for model in manager.loaded()] == ["one", "three"]
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE + MEASURED * 3 // 2))
+
+
+def test_where_nobody_can_go_the_error_holds_both_numbers(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("one"):
+            with pytest.raises(InsufficientMemory, match=r"system memory \(0\.\d GiB\) than is available \(0\.\d GiB\)"):
+                await manager.load("two", {})
+        assert [model.name for model in manager.loaded()] == ["one"]
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE + MEASURED // 2))
+
+
+def test_a_failed_load_is_told_to_all_who_waited_and_tried_again_when_asked(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        (tmp_path / "models").mkdir()
+        broken = bundled_model().read_bytes().replace(b"blk.3.attn_q.weight", b"blk.3.attn_x.weight")
+        (tmp_path / "models" / "broken.gguf").write_bytes(broken)
+
+        results = await asyncio.gather(*(manager.load("broken", {}) for _ in range(3)), return_exceptions=True)
+
+        assert all(isinstance(result, ModelLoadFailed) for result in results)
+        assert manager.status("broken") == "failed" and not manager.loaded()
+        (tmp_path / "models" / "broken.gguf").write_bytes(bundled_model().read_bytes())
+        assert await manager.load("broken", {}) == "broken" and manager.status("broken") == "loaded"
+
+    with_manager(tmp_path, test)
+
+
+def test_a_caller_that_leaves_does_not_stop_the_load_of_others(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        leaving = asyncio.create_task(manager.load("tiny", {}))
+        await until(lambda: manager.status("tiny") == "loading")
+        staying = asyncio.create_task(manager.load("tiny", {}))
+
+        leaving.cancel()
+
+        assert await staying == "tiny" and manager.status("tiny") == "loaded"
+
+    with_manager(tmp_path, test)
+
+
+def test_unloading_what_is_not_loaded_is_fine_and_what_is_unknown_is_not(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        assert await manager.unload("tiny") == "tiny"
+        with pytest.raises(ModelNotFound):
+            await manager.unload("nobody")
+
+    with_manager(tmp_path, test)
