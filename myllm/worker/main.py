@@ -218,6 +218,7 @@ class Worker:
         self.model.embedder.cancel(id)
         if self.model.engine:
             self.model.engine.cancel(id)
+            self.connection.send(m.Stepped([], self.model.engine.stats()))  # no step may follow that would tell
 
     def _pong(self, id: int) -> None:
         self.connection.send(m.Pong(id, self.model.engine.stats() if self.model.engine else EngineStats()))

@@ -72,7 +72,7 @@ def test_a_client_that_leaves_stops_its_generation_and_frees_its_place(make_serv
         next(response.iter_lines())
         assert server.status()["running"] == 1
 
-    wait_until(lambda: server.worker_pids() and server.chat("Hello!") and server.status()["running"] == 0, "the sequence was freed")
+    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
     stored = wait_until(
         lambda: [m for m in server.http.get("/api/sessions/left").json()["messages"] if m["role"] == "assistant"], "the reply was stored"
     )
@@ -91,9 +91,7 @@ def test_a_client_that_leaves_without_streaming_is_noticed_too(make_server: Call
 
     client.close()
 
-    wait_until(lambda: any("POST /api/generate 499" in line for line in server.log), "the server noticed")
-    server.chat("Hello!")
-    assert server.status()["running"] == 0
+    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
 
 
 @pytest.mark.parametrize(

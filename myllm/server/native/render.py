@@ -105,7 +105,7 @@ def render_status(model: LoadedModel) -> dict[str, Any]:
         "cells_total": worker.info.num_cells if worker else 0,
         "context_size": worker.info.context_length if worker else 0,
         "parallel": worker.info.parallel if worker else 0,
-        "tokens_per_second": round(stats.tokens_per_second, 1) if stats else 0.0,
+        "tokens_per_second": round(stats.tokens_per_second, 1) if stats and stats.running else 0.0,
         "preemptions": stats.preemptions if stats else 0,
         "memory_bytes": model.memory_bytes,
         "expires_at": model.expires_at,
