@@ -63,9 +63,10 @@ class Embedder:
     def step(self, max_tokens: int) -> list[EmbeddingJob]:
         """One decode of about `max_tokens` (one input at least); returns the jobs that it finished."""
         pack = self._pack(max_tokens)
-        context = self._context_for(sum(len(token_ids) for _, token_ids in pack))
-        for (job, _), vector in zip(pack, context.embed([token_ids for _, token_ids in pack]), strict=True):
-            job.vectors.append(_normalised(vector))
+        if pack:  # a job without inputs asks for nothing
+            context = self._context_for(sum(len(token_ids) for _, token_ids in pack))
+            for (job, _), vector in zip(pack, context.embed([token_ids for _, token_ids in pack]), strict=True):
+                job.vectors.append(_normalised(vector))
         finished = [job for job in self._jobs if job.is_finished]
         self._jobs = deque(job for job in self._jobs if not job.is_finished)
         return finished

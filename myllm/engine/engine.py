@@ -21,7 +21,7 @@ from myllm.engine.llama import KVCacheFull, SamplerChain
 from myllm.engine.prefill_budget import PrefillBudget
 from myllm.engine.sampler import Sampler
 from myllm.engine.scheduler import Scheduler
-from myllm.engine.sequence import Batch, Chunk, Sequence
+from myllm.engine.sequence import Batch, Chunk, Sequence, SequenceStatus
 from myllm.engine.threads import ThreadGovernor
 from myllm.engine.tokens import Int32Array
 from myllm.errors import ContextLengthExceeded, EngineFault, InvalidRequest
@@ -124,7 +124,7 @@ class Engine:
         if self._threads.end_step():
             self.context.set_threads(self._threads.threads)
         rows = batch.logit_rows()
-        num_decode = sum(chunk.num_tokens == 1 for chunk in rows)
+        num_decode = sum(chunk.seq.status is SequenceStatus.DECODE for chunk in batch)
         self.scheduler.commit(batch)
         deltas += self._sample(rows)
         self.prefill_budget.observe(batch.num_tokens - num_decode, num_decode, time.perf_counter() - started)
@@ -158,6 +158,7 @@ class Engine:
             token_id = seq.sampler.pick(row)
         except EngineFault as error:  # this row is broken; the others may be fine
             self.scheduler.finish(seq, FinishReason.CANCELLED)
+            self.cache.clear()  # what it computed may be broken as well: nobody shall start from it
             return msgspec.structs.replace(self._ended(seq, ""), error=(error.code, error.message))
         seq.sampler.accept(token_id)
         self.scheduler.advance(seq, token_id)
@@ -204,6 +205,10 @@ class TokenRate:
 
 def check_token_ids(token_ids: SequenceOf[int] | Int32Array, vocab_size: int, param: str) -> None:
     """llama.cpp refuses a whole batch for one bad id, so they are refused one request at a time, here."""
-    values = np.asarray(token_ids, dtype=np.int64)
-    if len(values) and (values.min() < 0 or values.max() >= vocab_size):
+    try:
+        values = np.asarray(token_ids, dtype=np.int64)
+        is_inside = not len(values) or bool(values.min() >= 0 and values.max() < vocab_size)
+    except OverflowError:  # beyond 64 bits
+        is_inside = False
+    if not is_inside:
         raise InvalidRequest(f"'{param}' holds a token id outside of the vocabulary: 0 to {vocab_size - 1:,}", param=param)

@@ -24,6 +24,7 @@ Float32Array = npt.NDArray[np.float32]
 
 BLOCK = 256  # logits a block when looking for the top k
 WIDEST_TOP_K = 256  # above it, block maxima say too little
+SMALLEST_DIVISOR = 1e-6  # of logits: what is below it makes infinities in single precision
 TAIL_NATS = 24.0  # e^-24 · 128k tokens < 1e-5: what lies further below the best is never drawn
 
 
@@ -41,14 +42,13 @@ class Penalties:
 
     def __init__(self, params: SamplingParams, history: Int32Array) -> None:
         self.params = params
-        self._counts: dict[int, int] = {}
         self._window: deque[int] | None = None
         recent = history
         if params.penalty_last_n >= 0:
             recent = history[max(len(history) - params.penalty_last_n, 0) :]
-            self._window = deque()
-        for token_id in recent.tolist():
-            self.accept(token_id)
+            self._window = deque(recent.tolist())
+        ids, counts = np.unique(recent, return_counts=True)
+        self._counts: dict[int, int] = dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
     @staticmethod
     def are_neutral(params: SamplingParams) -> bool:
@@ -73,7 +73,7 @@ class Penalties:
         ids = np.fromiter(self._counts.keys(), dtype=np.int32, count=len(self._counts))
         counts = np.fromiter(self._counts.values(), dtype=np.float32, count=len(self._counts))
         touched = logits[ids]
-        repeat = self.params.repeat_penalty
+        repeat = max(self.params.repeat_penalty, SMALLEST_DIVISOR)
         touched = np.where(touched <= 0, touched * repeat, touched / repeat)
         logits[ids] = touched - counts * self.params.frequency_penalty - self.params.presence_penalty
 
@@ -91,12 +91,13 @@ class Sampler:
     ) -> None:
         self.params = params
         self._penalties = None if Penalties.are_neutral(params) else Penalties(params, history)
-        bias = dict.fromkeys(forbidden, -math.inf) | dict(params.logit_bias)
+        bias = params.logit_bias | dict.fromkeys(forbidden, -math.inf)
         self._bias_ids = np.fromiter(bias.keys(), dtype=np.int32, count=len(bias))
         self._bias = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
         self._chain: Chain | None = None
-        if params.temperature > 0 and params.top_k != 1:
-            self._chain = make_chain(params, secrets.randbits(32) if params.seed is None else params.seed & 0xFFFFFFFF)
+        if params.temperature >= SMALLEST_DIVISOR and params.top_k != 1:
+            seed = secrets.randbits(32) if params.seed is None else params.seed
+            self._chain = make_chain(params, seed % 0xFFFFFFFF)  # 0xFFFFFFFF itself makes llama.cpp draw one
 
     def pick(self, logits: Float32Array) -> int:
         """The next token. Raises EngineFault where the model computed no numbers."""

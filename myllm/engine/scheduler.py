@@ -110,16 +110,12 @@ class Scheduler:
         self.num_preemptions += 1
         self.waiting.appendleft(seq)
 
-    @property
-    def _num_places(self) -> int:
-        """Slots to give away; no more run than get a token in every batch."""
-        return min(self.cache.num_idle_slots, self.batch_tokens - len(self.running))
-
     def _admit_newcomers(self, batch: Batch, budget: int) -> None:
         if not self.waiting or self._has_preempted or self._blocked_epoch == self.cache.epoch:
             return
         held: list[Sequence] = []
-        while self.waiting and budget > 0 and len(held) < self._num_places:
+        room = self.cache.num_idle_slots
+        while self.waiting and budget > 0 and len(held) < room:
             seq = self.waiting.popleft()
             if self._is_worth_waiting(seq):
                 held.append(seq)
