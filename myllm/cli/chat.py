@@ -19,8 +19,8 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from myllm.cli.answer import clean, stream_answer
 from myllm.cli.conversation import Conversation
-from myllm.cli.run import clean, stream_answer
 from myllm.cli.terminal import local_time, note, say, show_error, write
 from myllm.cli.transcript import save, speak
 from myllm.config import home_folder

@@ -17,12 +17,15 @@ def config_file() -> Path | None:
     return file if file.is_file() else None
 
 
-def open_store() -> Store:
-    """The models that a server of this home would have."""
+def open_store(log_level: str = "ERROR") -> Store:
+    """The models that a server of this home would have. At "WARNING" it tells of files that it leaves out."""
+    import logging
+
     from myllm.config import home_folder, load_settings
     from myllm.store.catalog import Catalog, bundled_model
     from myllm.store.store import Store
 
+    logging.basicConfig(format="warning: %(message)s", level=log_level)
     settings = load_settings(file=config_file())
     return Store(home_folder(), model_dirs=settings.model_dirs, bundled=bundled_model(), catalog=Catalog.load())
 

@@ -28,7 +28,7 @@ def list_models(as_json: AsJSON = False) -> None:
     \b
     Example: myllm list
     """
-    models = open_store().list()
+    models = open_store("WARNING").list()
     if as_json:
         print_json({"models": [as_dict(model) for model in models]})
         return

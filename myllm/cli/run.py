@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import stat
 import sys
-import time
 from os import fstat
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from myllm.cli.answer import clean, stream_answer
 from myllm.cli.home import complete_model
-from myllm.cli.terminal import can_ask, note, print_json, write
-
-if TYPE_CHECKING:
-    from myllm.cli.conversation import Conversation
+from myllm.cli.terminal import can_ask, print_json
 
 
 def run(
@@ -64,40 +61,6 @@ def run(
             stream_answer(conversation, question, is_verbose=verbose)
 
 
-def stream_answer(conversation: Conversation, question: str, *, is_verbose: bool) -> None:
-    """The answer to stdout as it comes; a line break ends it, also when it was stopped."""
-    asked = time.monotonic()
-    first = None
-    ends_line = False
-    try:
-        with conversation.ask(question) as answer:
-            for piece in answer:
-                first = first or time.monotonic()
-                write(piece)
-                ends_line = piece.endswith("\n") if piece else ends_line
-    finally:
-        if first is not None and not ends_line:
-            write("\n")
-    ended = time.monotonic()
-    if answer.ending.finish_reason != "stop":
-        note(f"(the answer was cut off: {_REASONS.get(str(answer.ending.finish_reason), answer.ending.finish_reason)})")
-    if answer.ending.truncated_messages:
-        note(f"(the {answer.ending.truncated_messages} oldest messages no longer fit into the model's context and were left out)")
-    if is_verbose:
-        note(speed(answer.ending.usage, to_first_s=(first or ended) - asked, generating_s=ended - (first or ended)))
-
-
-_REASONS = {"length": "it reached max_tokens or the end of the context", "cancelled": "the server stopped it"}
-
-
-def speed(usage: dict[str, int], *, to_first_s: float, generating_s: float) -> str:
-    """The first token comes with the prompt's evaluation, so the rate is that of the others."""
-    completion = usage.get("completion_tokens", 0)
-    rate = f"{(completion - 1) / generating_s:.1f} tokens/s, " if completion > 1 and generating_s > 0 else ""
-    prompt = f"prompt {usage.get('prompt_tokens', 0)} tokens ({usage.get('cached_tokens', 0)} cached)"
-    return f"{completion} tokens, {rate}the first after {to_first_s:.2f} s; {prompt}"
-
-
 def piped_text() -> str | None:
     """What a pipe or a file brings on stdin; None where nobody meant to bring anything."""
     try:
@@ -112,8 +75,3 @@ def piped_text() -> str | None:
 def join_question(prompt: str | None, piped: str | None) -> str | None:
     parts = [part for part in (prompt, piped.strip("\n") if piped else None) if part]
     return clean("\n\n".join(parts)) if parts else None
-
-
-def clean(text: str) -> str:
-    """Arguments that are no UTF-8 arrive as lone surrogates, which cannot be sent."""
-    return text.encode(errors="replace").decode()
