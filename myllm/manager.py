@@ -1,8 +1,12 @@
 """The ModelManager: which models are loaded, for whom, and for how long.
 
-A model is used under a lease: ready and pinned, or an error. Callers of one load share it; a leased model is never
-unloaded under its users except when somebody asks for that by name, and then they get a bounded time to finish. A model
-that nobody has used for its keep-alive goes. A worker that dies takes its model with it, and the next lease loads anew.
+A model is used under a lease: ready and pinned, or an error. Callers of one load share it. A leased model is never
+unloaded under its users, except when somebody asks for that by name, and then they get a bounded time to finish.
+
+Where models do not fit together they take turns. A request for a loaded model is served at once; one for a model that
+has no room waits until enough others are idle, and its load then serves all who waited for it. A model that has waited
+for PATIENCE_S holds back new requests for the others, so they run dry and make room: two models that cannot live side by
+side change places once in a while and not with every request.
 """
 
 from __future__ import annotations
@@ -16,96 +20,21 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import msgspec
-import psutil
 
 from myllm.config import EngineOptions, Settings
-from myllm.errors import InsufficientMemory, ModelLoadFailed, MyLLMError
-from myllm.memory import Tenant, choose_evictions, estimate
+from myllm.errors import InsufficientMemory, ModelLoadFailed, MyLLMError, QueueFull, Unavailable
+from myllm.free_memory import free_bytes
+from myllm.loaded_model import LoadedModel, ModelLease
+from myllm.memory import Footprint, choose_evictions, estimate, plan_load, smaller_plans
 from myllm.store.store import InstalledModel, Store
+from myllm.types import LoadPlan
 from myllm.worker.handle import Worker
 
 log = logging.getLogger("myllm.manager")
 
 Status = Literal["unloaded", "loading", "loaded", "failed"]
 GIB = 1 << 30
-
-
-class LoadedModel:
-    """A model on its way up or up. `ready` is shared by all who wait for one load."""
-
-    def __init__(self, installed: InstalledModel, options: EngineOptions, keep_alive_s: float, is_pinned: bool) -> None:
-        self.installed = installed
-        self.options = options
-        self.keep_alive_s = keep_alive_s
-        self.is_pinned = is_pinned
-        self.progress = 0.0
-        self.num_leases = 0
-        self.last_used = time.monotonic()
-        self.ready: asyncio.Task[Worker]
-        self.idle = asyncio.Event()  # set while nobody holds a lease
-        self.idle.set()
-        self.memory_bytes = estimate(installed.metadata, options)
-        self._expiry: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        return self.installed.name
-
-    @property
-    def worker(self) -> Worker | None:
-        """The running worker; None while loading and after a failure."""
-        if not self.ready.done() or self.ready.cancelled() or self.ready.exception():
-            return None
-        return self.ready.result()
-
-    @property
-    def is_alive(self) -> bool:
-        """Loading, or loaded with a worker that lives."""
-        return not self.ready.done() or (self.worker is not None and self.worker.is_alive)
-
-    @property
-    def expires_at(self) -> float | None:
-        """Epoch seconds when it will be unloaded if nobody asks; None while in use or kept for ever."""
-        if self._expiry is None:
-            return None
-        return time.time() + self._expiry.when() - asyncio.get_running_loop().time()
-
-    def acquire(self) -> None:
-        self.num_leases += 1
-        self.idle.clear()
-        self._stop_clock()
-
-    def release(self, keep_alive_s: float | None) -> float:
-        """Give a lease back; returns the seconds that the model may stay."""
-        self.num_leases -= 1
-        self.last_used = time.monotonic()
-        if keep_alive_s is not None:
-            self.keep_alive_s = keep_alive_s
-        if self.num_leases == 0:
-            self.idle.set()
-        return self.keep_alive_s
-
-    def start_clock(self, seconds: float, unload: Any) -> None:
-        self._stop_clock()
-        if seconds != math.inf and not self.is_pinned:
-            self._expiry = asyncio.get_running_loop().call_later(seconds, unload)
-
-    def _stop_clock(self) -> None:
-        if self._expiry:
-            self._expiry.cancel()
-            self._expiry = None
-
-
-class ModelLease:
-    """The right to use a loaded model until the lease is closed."""
-
-    def __init__(self, model: LoadedModel, worker: Worker) -> None:
-        self.installed = model.installed
-        self.worker = worker
-
-    @property
-    def name(self) -> str:
-        return self.installed.name
+PATIENCE_S = 2.0
 
 
 class ModelManager:
@@ -114,42 +43,37 @@ class ModelManager:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
+        self.num_loads = 0
         self._models: dict[str, LoadedModel] = {}
         self._failures: dict[str, MyLLMError] = {}
-        self._unloading: set[asyncio.Task[None]] = set()
-        self._admission = asyncio.Lock()  # one decision about memory at a time; loads themselves run side by side
+        self._leaving: dict[asyncio.Task[None], LoadedModel] = {}  # unlisted, but their memory is not free yet
+        self._queue: dict[str, _Waiting] = {}  # models without room, by arrival of their first request
+        self._changed = asyncio.Event()  # room may have appeared; replaced each time it is set
 
     @asynccontextmanager
     async def lease(self, name: str, keep_alive_s: float | None = None) -> AsyncIterator[ModelLease]:
         """The model, loaded and pinned for as long as the context lasts.
 
         keep_alive_s: how long it stays afterwards, from now on; None leaves its own. Raises ModelNotFound,
-        ModelLoadFailed, InsufficientMemory or WorkerDied.
+        ModelLoadFailed, InsufficientMemory, QueueFull or WorkerDied.
         """
         installed = await asyncio.to_thread(self.store.resolve, name)
-        model = await self._loaded(installed, {})
-        model.acquire()
+        model = await self._acquire(installed, {})
         try:
-            worker = await asyncio.shield(model.ready)
-            yield ModelLease(model, worker)
+            yield ModelLease(model, await asyncio.shield(model.ready))
         finally:
-            seconds = model.release(keep_alive_s)
-            if model.num_leases == 0:
-                self._start_clock(model, seconds)
+            self._release(model, keep_alive_s)
 
     async def load(self, name: str, overrides: Mapping[str, Any], *, keep_alive_s: float | None = None, pin: bool | None = None) -> str:
         """Load with these engine options; a loaded model is loaded anew only where they differ. Returns its name."""
         installed = await asyncio.to_thread(self.store.resolve, name)
-        model = await self._loaded(installed, overrides)
+        model = await self._acquire(installed, overrides)
         if pin is not None:
             model.is_pinned = pin
-        model.acquire()
         try:
             await asyncio.shield(model.ready)
         finally:
-            seconds = model.release(keep_alive_s)
-            if model.num_leases == 0:
-                self._start_clock(model, seconds)
+            self._release(model, keep_alive_s)
         return installed.name
 
     async def unload(self, name: str) -> str:
@@ -168,11 +92,15 @@ class ModelManager:
     async def close(self) -> None:
         """End all workers, at once: the server has drained its requests before."""
         models, self._models = list(self._models.values()), {}
-        await asyncio.gather(*(self._retire(model, 0.0) for model in models), *self._unloading, return_exceptions=True)
+        await asyncio.gather(*(self._retire(model, 0.0) for model in models), *self._leaving, return_exceptions=True)
 
     def loaded(self) -> list[LoadedModel]:
         """What is loading or loaded, by name."""
         return sorted((model for model in self._models.values() if model.is_alive), key=lambda model: model.name)
+
+    def waiting(self) -> dict[str, int]:
+        """How many requests wait for room, by model."""
+        return {name: waiting.count for name, waiting in self._queue.items()}
 
     def status(self, name: str) -> Status:
         model = self._models.get(name)
@@ -180,91 +108,177 @@ class ModelManager:
             return "loaded" if model.ready.done() else "loading"
         return "failed" if name in self._failures else "unloaded"
 
-    async def _loaded(self, installed: InstalledModel, overrides: Mapping[str, Any]) -> LoadedModel:
-        """The entry for this model: the one there is, or a new one whose load has begun."""
-        async with self._admission:
-            model = self._models.get(installed.name)
-            wanted = msgspec.structs.replace(self.settings.engine_options(installed.name), **overrides)
-            if model is not None and model.is_alive and not (overrides and model.options != wanted):
-                return model
-            if model is not None:
-                del self._models[installed.name]
-                await self._retire(model, self.settings.drain_timeout_s if model.is_alive else 0.0)
-            model = LoadedModel(installed, wanted, self.settings.keep_alive_s(installed.name), self.settings.is_pinned(installed.name))
-            await self._make_room(model)
-            model.ready = asyncio.create_task(self._load(model))
-            model.ready.add_done_callback(lambda task: task.cancelled() or task.exception())  # all who waited may be gone
-            self._models[installed.name] = model
-            return model
+    async def _acquire(self, installed: InstalledModel, overrides: Mapping[str, Any]) -> LoadedModel:
+        """The entry for this model with a lease on it: the one there is, or a new one whose load has begun."""
+        options = msgspec.structs.replace(self.settings.engine_options(installed.name), **overrides)
+        patience_s = self.settings.load_timeout_s
+        try:
+            async with asyncio.timeout(None if patience_s == math.inf else patience_s):
+                while True:
+                    changed = self._changed
+                    model = self._find(installed, options, is_explicit=bool(overrides))
+                    if model is not None:
+                        model.acquire()
+                        return model
+                    with self._waiting(installed.name):
+                        await changed.wait()
+        except TimeoutError:
+            message = f"model '{installed.name}' found no room in memory for {patience_s:g} s: others are in use"
+            raise Unavailable(message, retry_after_s=30) from None
 
-    async def _load(self, model: LoadedModel) -> Worker:
+    def _find(self, installed: InstalledModel, options: EngineOptions, *, is_explicit: bool) -> LoadedModel | None:
+        """A usable entry now, made if there is room; None where the caller must wait for a change."""
+        model = self._models.get(installed.name)
+        if model is not None and model.is_alive and not (is_explicit and model.options != options):
+            return None if self._must_yield(installed.name) else model
+        if model is not None:  # other options were asked for, or it is dead
+            del self._models[installed.name]
+            self._retire_soon(model, self.settings.drain_timeout_s)
+            if model.is_alive:
+                return None
+        return self._start(installed, options)
+
+    def _start(self, installed: InstalledModel, options: EngineOptions) -> LoadedModel | None:
+        """Begin a load if there is or can be made room for it; None where it has to wait for others.
+
+        Raises InsufficientMemory with both numbers where it would not fit alone.
+        """
+        fit = self._fit(installed, options)
+        if fit is None:
+            return None
+        plan, footprint, evicted = fit
+        model = LoadedModel(
+            installed,
+            options,
+            plan,
+            footprint,
+            keep_alive_s=self.settings.keep_alive_s(installed.name),
+            is_pinned=self.settings.is_pinned(installed.name),
+        )
+        model.ready = asyncio.create_task(self._load(model, [self._evict(name, installed.name) for name in evicted]))
+        model.ready.add_done_callback(lambda task: task.cancelled() or task.exception())  # all who waited may be gone
+        self._models[installed.name] = model
+        return model
+
+    def _fit(self, installed: InstalledModel, options: EngineOptions) -> tuple[LoadPlan, Footprint, list[str]] | None:
+        """The best plan that fits, and whom to unload for it; None: not now, but when others are idle."""
+        wish = plan_load(installed.metadata, options, has_gpu=False)
+        free, tenants = self._free_bytes(), [model.tenant for model in self._models.values()]
+        alone = free + sum(tenant.memory_bytes for tenant in tenants if not tenant.is_pinned)
+        alone += sum(model.reserved_bytes for model in self._leaving.values())
+        for plan in (wish, *smaller_plans(wish, options)):
+            footprint = estimate(installed.metadata, options, plan)
+            evicted = choose_evictions(tenants, footprint.ram, free)
+            if evicted is not None:
+                if plan != wish:
+                    log.warning("'%s' gets a context of %d: there is no room for %d", installed.name, plan.num_cells, wish.num_cells)
+                return plan, footprint, evicted
+            if footprint.ram <= alone:
+                return None
+        raise InsufficientMemory(
+            f"Model requires more system memory ({footprint.ram / GIB:.1f} GiB) than is available ({alone / GIB:.1f} GiB)"
+        )
+
+    def _must_yield(self, name: str) -> bool:
+        """Has another model waited so long that requests for this one have to wait, too?
+
+        Those who waited even longer for this one do not yield: a load serves all who were there before it.
+        """
+        now = time.monotonic()
+        mine = self._queue[name].since if name in self._queue else now
+        return any(waiting.since < mine and now - waiting.since >= PATIENCE_S for other, waiting in self._queue.items() if other != name)
+
+    async def _load(self, model: LoadedModel, evictions: list[asyncio.Task[None]]) -> Worker:
         def report(fraction: float) -> None:
             model.progress = fraction
 
+        await asyncio.gather(*evictions)  # their memory first: two at once is how a machine runs out of it
         started = time.monotonic()
+        self.num_loads += 1
+        limit_s = self.settings.load_timeout_s
         try:
-            async with asyncio.timeout(None if self.settings.load_timeout_s == math.inf else self.settings.load_timeout_s):
+            async with asyncio.timeout(None if limit_s == math.inf else limit_s):
                 worker = await Worker.start(
-                    model.name, model.installed.path, model.options, queue_size=self.settings.queue_size, on_progress=report
+                    model.name,
+                    model.installed.path,
+                    model.options,
+                    model.plan,
+                    queue_size=self.settings.queue_size,
+                    on_progress=report,
                 )
-        except (TimeoutError, MyLLMError) as exc:
-            error = (
-                exc
-                if isinstance(exc, MyLLMError)
-                else ModelLoadFailed(f"model '{model.name}' was not ready after {self.settings.load_timeout_s:g} s; raise load_timeout_s")
-            )
-            self._failures[model.name] = error
-            self._strike(model)
-            log.error("model '%s' did not load: %s", model.name, error.message)
-            raise error from None
+        except TimeoutError:
+            error = ModelLoadFailed(f"model '{model.name}' was not ready after {limit_s:g} s; raise load_timeout_s")
+            raise self._failed(model, error) from None
+        except MyLLMError as error:
+            raise self._failed(model, error) from None
         self._failures.pop(model.name, None)
-        model.memory_bytes = worker.info.memory_bytes
-        worker.died.add_done_callback(lambda death: self._mourn(model, death.result().message))
+        worker.died.add_done_callback(lambda death: self._mourn(model, death.result()))
         log.info("model '%s' loaded in %.1f s", model.name, time.monotonic() - started)
         return worker
 
-    def _mourn(self, model: LoadedModel, message: str) -> None:
-        log.error("%s", message)
+    def _failed(self, model: LoadedModel, error: MyLLMError) -> MyLLMError:
+        self._failures[model.name] = error
+        log.error("model '%s' did not load: %s", model.name, error.message)
+        self._strike(model)
+        return error
+
+    def _mourn(self, model: LoadedModel, death: MyLLMError) -> None:
+        log.error("%s", death.message)
         self._strike(model)
 
     def _strike(self, model: LoadedModel) -> None:
         """Off the list: it holds no memory any more, and the next lease loads it anew."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
-
-    async def _make_room(self, model: LoadedModel) -> None:
-        """Unload idle models until the estimate fits. Raises InsufficientMemory with both numbers."""
-        needed, free = model.memory_bytes, self._free_bytes()
-        tenants = [Tenant(m.name, m.memory_bytes, m.last_used, m.num_leases == 0, m.is_pinned) for m in self._models.values()]
-        names = choose_evictions(tenants, needed, free)
-        if names is None:
-            raise InsufficientMemory(f"Model requires more system memory ({needed / GIB:.1f} GiB) than is available ({free / GIB:.1f} GiB)")
-        for name in names:
-            log.info("unloading '%s' to make room for '%s'", name, model.name)
-            await self._retire(self._models.pop(name), 0.0)
+        self._tell_change()
 
     def _free_bytes(self) -> int:
-        available: int = psutil.virtual_memory().available
+        """What a new load may take: free memory less what begun loads will still touch, within the budget."""
+        models = self._models.values()
+        free = free_bytes() - sum(model.pending_bytes for model in models)
         if self.settings.memory_budget is None:
-            return available
-        return min(available, self.settings.memory_budget - sum(model.memory_bytes for model in self._models.values()))
+            return free
+        return min(free, self.settings.memory_budget - sum(model.reserved_bytes for model in models))
 
-    def _start_clock(self, model: LoadedModel, seconds: float) -> None:
-        if self._models.get(model.name) is model:
-            model.start_clock(seconds, lambda: self._expire(model))
+    def _waiting(self, name: str) -> _Waiting:
+        """Where requests for a model without room stand; the first one's arrival counts for all of them."""
+        waiting = self._queue.get(name)
+        if waiting is None:
+            waiting = self._queue[name] = _Waiting(self, name)
+        if waiting.count >= self.settings.queue_size:
+            raise QueueFull(f"{waiting.count:,} requests wait for model '{name}' to find room in memory", retry_after_s=10)
+        return waiting
+
+    def _release(self, model: LoadedModel, keep_alive_s: float | None) -> None:
+        model.release(keep_alive_s)
+        if model.num_leases == 0 and self._models.get(model.name) is model:
+            model.start_clock(lambda: self._expire(model))
+        self._tell_change()
 
     def _expire(self, model: LoadedModel) -> None:
         if self._models.get(model.name) is not model or model.num_leases:
             return
         log.info("unloading '%s': not used for %g s", model.name, model.keep_alive_s)
         del self._models[model.name]
-        task = asyncio.create_task(self._retire(model, 0.0))
-        self._unloading.add(task)
-        task.add_done_callback(self._unloading.discard)
+        self._retire_soon(model, 0.0)
+
+    def _evict(self, name: str, newcomer: str) -> asyncio.Task[None]:
+        log.info("unloading '%s' to make room for '%s'", name, newcomer)
+        return self._retire_soon(self._models.pop(name), 0.0)
+
+    def _retire_soon(self, model: LoadedModel, patience_s: float) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._retire(model, patience_s))
+        self._leaving[task] = model
+        task.add_done_callback(self._left)
+        return task
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        del self._leaving[task]
+        self._tell_change()
 
     async def _retire(self, model: LoadedModel, patience_s: float) -> None:
         """End a model that is no longer listed, once its users are done or `patience_s` is over."""
-        model.start_clock(math.inf, None)
+        model.stop_clock()
         if model.num_leases and patience_s:
             try:
                 await asyncio.wait_for(model.idle.wait(), patience_s)
@@ -277,3 +291,25 @@ class ModelManager:
         except (MyLLMError, asyncio.CancelledError):
             return
         await worker.stop()
+
+    def _tell_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Waiting:
+    """The requests that wait for one model's room; the entry goes with the last of them."""
+
+    def __init__(self, manager: ModelManager, name: str) -> None:
+        self.manager = manager
+        self.name = name
+        self.since = time.monotonic()
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.count -= 1
+        if not self.count:
+            self.manager._queue.pop(self.name, None)

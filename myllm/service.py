@@ -24,7 +24,8 @@ from myllm.chat.library import TemplateLibrary
 from myllm.chat.template import ChatTemplate
 from myllm.config import Settings
 from myllm.errors import GenerationTimeout, UnsupportedByModel, WorkerDied
-from myllm.manager import ModelLease, ModelManager
+from myllm.loaded_model import ModelLease
+from myllm.manager import ModelManager
 from myllm.sessions import Session, SessionInfo, SessionStore
 from myllm.store.store import InstalledModel, Store
 from myllm.types import (
@@ -179,7 +180,7 @@ class Service:
     async def remove_model(self, name: str) -> str:
         """Unload and forget a model. Raises Conflict for the bundled one."""
         installed = await self.resolve(name)
-        await asyncio.to_thread(self.store.remove, installed.name)
+        await asyncio.to_thread(self.store.remove, name)  # the full name: a prefix may find, but not delete
         await self.manager.forget(installed.name)
         return installed.name
 

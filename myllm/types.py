@@ -152,11 +152,24 @@ class Delta(Struct, frozen=True, array_like=True):
     error: tuple[str, str] | None = None
 
 
+class LoadPlan(Struct, frozen=True, kw_only=True):
+    """What a load was decided to be, with nothing left to choose.
+
+    context_length: tokens that one sequence may have. num_cells: what all sequences share. gpu_layers: 0 is none.
+    """
+
+    context_length: int
+    num_cells: int
+    num_slots: int
+    gpu_layers: int
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """What a worker knows of the model that it has loaded.
 
     `context_length` bounds one sequence (prompt and answer together), `num_cells` all sequences together.
-    `control_tokens` are the texts that llama.cpp would read as control tokens of this vocabulary.
+    `control_tokens` are the texts that llama.cpp would read as control tokens of this vocabulary. `mapped_bytes` are the
+    weights that stay in the mapped file (no copy of them was made), `device_bytes` what was allocated on each GPU.
     """
 
     context_length: int
@@ -171,7 +184,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     can_generate: bool
     is_recurrent: bool
     load_ms: int
-    memory_bytes: int
+    mapped_bytes: int
+    device_bytes: dict[str, int]
 
 
 class EngineStats(Struct, frozen=True, array_like=True):

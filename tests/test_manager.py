@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from myllm.config import EngineOptions, Settings
 from myllm.errors import InsufficientMemory, ModelLoadFailed, ModelNotFound
 from myllm.manager import ModelManager
-from myllm.memory import estimate
+from myllm.memory import estimate, plan_load
 from myllm.store.catalog import Catalog, bundled_model
 from myllm.store.metadata import read_metadata
 from myllm.store.store import Store
+from myllm.types import SamplingParams, Span
 
-ESTIMATE = estimate(read_metadata(bundled_model()), EngineOptions())  # what a load asks for
-MEASURED = 100 << 20  # about what a worker with tiny then takes
+TINY = read_metadata(bundled_model())
+ESTIMATE = estimate(TINY, EngineOptions(), plan_load(TINY, EngineOptions(), has_gpu=False)).ram  # what a load asks for
 
 Test = Callable[[ModelManager], Awaitable[None]]
 
@@ -128,17 +130,81 @@ def test_room_is_made_by_the_idle_model_that_was_used_longest_ago(tmp_path: Path
         async with manager.lease("three"):
             assert [model.name for model in manager.loaded()] == ["one", "three"]
 
-    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE + MEASURED * 3 // 2))
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 5 // 2))
 
 
-def test_where_nobody_can_go_the_error_holds_both_numbers(tmp_path: Path) -> None:
+def test_a_model_without_room_waits_for_the_one_in_use(tmp_path: Path) -> None:
     async def test(manager: ModelManager) -> None:
         async with manager.lease("one"):
-            with pytest.raises(InsufficientMemory, match=r"system memory \(0\.\d GiB\) than is available \(0\.\d GiB\)"):
-                await manager.load("two", {})
-        assert [model.name for model in manager.loaded()] == ["one"]
+            waiting = asyncio.create_task(manager.load("two", {}))
+            await until(lambda: "two" in manager.waiting())
+            assert [model.name for model in manager.loaded()] == ["one"]
 
-    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE + MEASURED // 2))
+        await waiting
+        assert [model.name for model in manager.loaded()] == ["two"] and not manager.waiting()
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
+
+
+def test_what_does_not_even_fit_alone_is_told_with_both_numbers(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        with pytest.raises(InsufficientMemory, match=r"system memory \(0\.1 GiB\) than is available \(0\.0 GiB\)"):
+            await manager.load("two", {})
+
+        assert not manager.loaded()
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE // 4, context_size=16_384))
+
+
+def test_a_context_that_nobody_named_shrinks_until_it_fits(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        await manager.load("one", {})
+
+        worker = manager.loaded()[0].worker
+        assert worker is not None and 2048 <= worker.info.num_cells < 16_384
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 4))
+
+
+def test_three_models_that_fit_two_at_a_time_serve_sixty_requests_with_few_loads(tmp_path: Path) -> None:
+    """First come, first served would load about 21 times; each model has to be loaded once at the least."""
+    names = random.Random(4).choices(["one", "two", "three"], k=60)
+
+    async def test(manager: ModelManager) -> None:
+        async def ask(name: str) -> str:
+            async with manager.lease(name) as lease:
+                generation = await lease.worker.generate((Span("Once upon a time"),), SamplingParams(max_tokens=8))
+                async for _ in generation:
+                    pass
+                return lease.name
+
+        assert await asyncio.gather(*(ask(name) for name in names)) == names
+        assert manager.num_loads <= 6
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 5 // 2))
+
+
+def test_a_model_that_has_waited_long_enough_holds_back_newcomers_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("myllm.manager.PATIENCE_S", 0.0)
+
+    async def test(manager: ModelManager) -> None:
+        order: list[str] = []
+
+        async def use(name: str) -> None:
+            async with manager.lease(name):
+                order.append(name)
+
+        async with manager.lease("one"):
+            starved = asyncio.create_task(use("two"))
+            await until(lambda: "two" in manager.waiting())
+            newcomer = asyncio.create_task(use("one"))
+            await until(lambda: "one" in manager.waiting())
+            assert order == []
+
+        await asyncio.gather(starved, newcomer)
+        assert order == ["two", "one"]
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
 
 
 def test_a_failed_load_is_told_to_all_who_waited_and_tried_again_when_asked(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from myllm.errors import ConfigInvalid
 if TYPE_CHECKING:
     from myllm.config import Settings
 
-NOT_YET = ("api_keys", "ollama_port", "ui_port", "services")
+NOT_YET = ("api_keys", "ollama_port", "ui_port", "services", "default_model")
 _STOPPING = "stopping: running requests may finish (Ctrl-C again to stop at once)"
 _COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ class KVCacheFull(Exception):
 
 
 _last_errors: deque[str] = deque(maxlen=8)
+_buffer_mib: dict[str, float] = {}  # by llama.cpp's name of the kind of buffer: CPU_Mapped, CPU_REPACK, CUDA0, …
+_BUFFER = re.compile(r"(\S+) (?:model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 
 
 def _on_log(level: int, text: bytes, _user_data: Any) -> None:
@@ -50,6 +54,8 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
         log.error("llama.cpp: %s", message)
     elif level == 3 and "n_ctx_train" not in message:  # the cells of all sequences may well exceed one's context
         log.info("llama.cpp: %s", message)
+    elif found := _BUFFER.search(message):
+        _buffer_mib[found[1]] = _buffer_mib.get(found[1], 0.0) + float(found[2])
 
 
 _log_callback = C.llama_log_callback(_on_log)  # llama.cpp keeps the pointer, so we keep the object
@@ -60,17 +66,28 @@ def _reason() -> str:
     return _last_errors[0].split(": ", 1)[-1] if _last_errors else "no reason was given"
 
 
+def mapped_bytes() -> int:
+    """Bytes of weights that are used where the file is mapped; what was copied into another layout is not counted."""
+    return int(max(_buffer_mib.get("CPU_Mapped", 0.0) - _buffer_mib.get("CPU_REPACK", 0.0), 0.0) * (1 << 20))
+
+
+def device_bytes() -> dict[str, int]:
+    """Bytes that llama.cpp has allocated on each device that is not the CPU, by its own account."""
+    devices = {name: mib for name, mib in _buffer_mib.items() if not name.startswith("CPU") and not name.endswith("_Host")}
+    return {name: int(mib * (1 << 20)) for name, mib in devices.items()}
+
+
 class LlamaModel:
     """Weights and vocabulary of one GGUF file. Tokenising is thread-safe; everything else belongs to one thread."""
 
-    def __init__(self, path: Path, options: EngineOptions, on_progress: Callable[[float], None]) -> None:
-        """Load the file; on_progress gets 0.0..1.0. Raises ModelLoadFailed with llama.cpp's reason."""
+    def __init__(self, path: Path, options: EngineOptions, on_progress: Callable[[float], None], *, gpu_layers: int = -1) -> None:
+        """Load the file; on_progress gets 0.0..1.0, gpu_layers -1 is all. Raises ModelLoadFailed with llama.cpp's reason."""
         C.llama_log_set(_log_callback, None)
         C.llama_backend_init()
         _last_errors.clear()
         self.path = path
         params = C.llama_model_default_params()
-        params.n_gpu_layers = options.gpu_layers
+        params.n_gpu_layers = gpu_layers
         params.main_gpu = options.main_gpu
         params.load_mode = LOAD_MODES[options.mmap, options.mlock]
         if options.tensor_split:
@@ -103,6 +120,12 @@ class LlamaModel:
         self.suppressed_tokens = self._suppressed_tokens()
         self._pieces: list[bytes | None] = [None] * self.vocab_size
 
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What llama.cpp puts before and after a text: the BOS and the EOS token, where the vocabulary wants them."""
+        before = [C.llama_vocab_bos(self.vocab)] if self.adds_bos else []
+        return before, [C.llama_vocab_eos(self.vocab)] if C.llama_vocab_get_add_eos(self.vocab) else []
+
     @property
     def chat_template(self) -> str | None:
         template = C.llama_model_chat_template(self.pointer, None)
@@ -113,12 +136,14 @@ class LlamaModel:
 
         A text that already begins with the BOS token does not get a second one.
         """
-        spans = list(prompt)
-        if add_special and self.adds_bos and self.bos_token and spans and not spans[0].is_literal:
+        spans = list(prompt) or [Span("")]
+        if add_special and self.adds_bos and self.bos_token and not spans[0].is_literal:
             spans[0] = Span(spans[0].text.removeprefix(self.bos_token))
-        if not spans:
-            spans = [Span("")]
-        return np.concatenate([self._tokenize(span.text, add_special and i == 0, not span.is_literal) for i, span in enumerate(spans)])
+        if len(spans) == 1:
+            return self._tokenize(spans[0].text, add_special, not spans[0].is_literal)
+        parts = [self._tokenize(span.text, False, not span.is_literal) for span in spans]
+        before, after = self._around if add_special else ([], [])
+        return np.concatenate([np.array(before, dtype=np.int32), *parts, np.array(after, dtype=np.int32)])
 
     def piece(self, token_id: int) -> bytes:
         """The bytes that a token stands for; control tokens stand for none."""
@@ -288,6 +313,7 @@ class LlamaContext:
         )
 
     def _run(self, num_tokens: int) -> None:
+        _last_errors.clear()
         self._batch.n_tokens = num_tokens
         code = C.llama_decode(self.pointer, self._batch)
         if code == 1:

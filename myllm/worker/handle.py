@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import psutil
 
 from myllm.config import EngineOptions
 from myllm.errors import MyLLMError, QueueFull, WorkerDied, from_code
-from myllm.types import Delta, EngineStats, FinishReason, ModelInfo, Prompt, SamplingParams, Span, Usage
+from myllm.types import Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, Prompt, SamplingParams, Span, Usage
 from myllm.worker import messages as m
 
 log = logging.getLogger("myllm.worker")
@@ -118,6 +119,7 @@ class Worker:
         name: str,
         path: Path,
         options: EngineOptions,
+        plan: LoadPlan,
         *,
         queue_size: int,
         on_progress: Callable[[float], None] = lambda fraction: None,
@@ -127,7 +129,7 @@ class Worker:
         worker._on_progress = on_progress
         await worker._spawn()
         try:
-            worker._send(m.Start(name, str(path), options))
+            worker._send(m.Start(name, str(path), options, plan))
             worker.info = await worker._ready
         except BaseException:
             await worker.stop()
@@ -141,6 +143,16 @@ class Worker:
     @property
     def is_alive(self) -> bool:
         return not self._transport.is_closing() and not self.died.done()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Main memory that the process takes now: its own pages, and the weights that stay in the mapped file."""
+        try:
+            memory = psutil.Process(self.pid).memory_info()
+        except psutil.Error:
+            return 0
+        shared = getattr(memory, "shared", 0)  # on Linux, file pages among them: weights, and llama.cpp itself
+        return int(memory.rss - shared + self.info.mapped_bytes)
 
     @property
     def num_requests(self) -> int:

@@ -23,19 +23,16 @@ from pathlib import Path
 import psutil
 
 from myllm.config import EngineOptions
-from myllm.engine.embedder import Embedder, EmbeddingJob
+from myllm.engine.embedder import MAX_INPUTS, Embedder, EmbeddingJob
 from myllm.engine.engine import Engine, check_token_ids
-from myllm.engine.llama import MAX_SLOTS, LlamaContext, LlamaModel
+from myllm.engine.llama import LlamaContext, LlamaModel, device_bytes, mapped_bytes
 from myllm.engine.tokens import Int32Array, TokenBuffer
-from myllm.errors import ContextLengthExceeded, InsufficientMemory, InvalidRequest, MyLLMError, UnsupportedByModel
-from myllm.types import EngineStats, ModelInfo, Span
+from myllm.errors import ContextLengthExceeded, InvalidRequest, MyLLMError, UnsupportedByModel
+from myllm.types import EngineStats, LoadPlan, ModelInfo, Span
 from myllm.worker import messages as m
 
 log = logging.getLogger("myllm.worker")
 
-DEFAULT_PARALLEL = 64
-DEFAULT_PARALLEL_RECURRENT = 8  # every slot of a recurrent model costs its whole state, used or not
-FEWEST_CELLS = 16_384  # a model with a short context still serves many streams, unless context_size says otherwise
 EMBED_TOKENS_WHILE_STREAMING = 512
 
 
@@ -66,16 +63,16 @@ class LoadedModel:
         options = start.options
         began = time.monotonic()
         self.name = start.name
-        self.llama = LlamaModel(Path(start.path), options, on_progress)
+        self.llama = LlamaModel(Path(start.path), options, on_progress, gpu_layers=start.plan.gpu_layers)
         self.threads = options.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1
         self.threads = min(self.threads, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else self.threads
-        self.context_length = options.context_size or self.llama.trained_context
+        self.context_length = start.plan.context_length
         self.embedder = Embedder(
             lambda num_tokens: LlamaContext.for_embeddings(
-                self.llama, options, num_tokens=num_tokens, num_slots=MAX_SLOTS // 4, threads=self.threads
+                self.llama, options, num_tokens=num_tokens, num_slots=MAX_INPUTS, threads=self.threads
             )
         )
-        self.engine = self._make_engine(options)
+        self.engine = self._make_engine(options, start.plan)
         self.info = self._describe(int((time.monotonic() - began) * 1000))
 
     def checked(self, token_ids: list[int], param: str) -> Int32Array:
@@ -95,40 +92,25 @@ class LoadedModel:
             )
         return token_ids
 
-    def _make_engine(self, options: EngineOptions) -> Engine | None:
+    def _make_engine(self, options: EngineOptions, plan: LoadPlan) -> Engine | None:
         if not self.llama.can_generate:
             return None
-        parallel = options.parallel or (DEFAULT_PARALLEL_RECURRENT if self.llama.is_recurrent else DEFAULT_PARALLEL)
-        num_slots = min(parallel, MAX_SLOTS)
-        num_cells = self.context_length
-        if not options.context_size:
-            num_cells = max(num_cells, min(FEWEST_CELLS, num_cells * num_slots))
-        context = self._make_context(options, num_cells, num_slots)
+        context = LlamaContext.for_generation(
+            self.llama, options, num_cells=plan.num_cells, num_slots=plan.num_slots, threads=self.threads
+        )
         if context.memory is None:  # an encoder: it has no KV cache and so nothing to generate with
             context.close()
             return None
-        self.context_length = min(self.context_length, context.num_cells)
         return Engine(
             self.llama,
             context,
             name=self.name,
             context_length=self.context_length,
-            num_slots=num_slots,
+            num_slots=plan.num_slots,
             can_cut=not self.llama.is_recurrent,
             max_gap_s=options.max_gap_ms / 1000,
             threads=self.threads,
         )
-
-    def _make_context(self, options: EngineOptions, num_cells: int, num_slots: int) -> LlamaContext:
-        """The context asked for; where no size was named, halved until the memory allows it."""
-        while True:
-            try:
-                return LlamaContext.for_generation(self.llama, options, num_cells=num_cells, num_slots=num_slots, threads=self.threads)
-            except InsufficientMemory:
-                if options.context_size or num_cells <= 2048:
-                    raise
-                num_cells //= 2
-                log.warning("%s: not enough memory, trying %d cells", self.name, num_cells)
 
     def _describe(self, load_ms: int) -> ModelInfo:
         llama, engine = self.llama, self.engine
@@ -145,7 +127,8 @@ class LoadedModel:
             can_generate=engine is not None,
             is_recurrent=llama.is_recurrent,
             load_ms=load_ms,
-            memory_bytes=psutil.Process().memory_info().rss,
+            mapped_bytes=mapped_bytes(),
+            device_bytes=device_bytes(),
         )
 
 

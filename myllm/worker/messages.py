@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from myllm.config import EngineOptions
-from myllm.types import Delta, EngineStats, ModelInfo, Prompt, SamplingParams
+from myllm.types import Delta, EngineStats, LoadPlan, ModelInfo, Prompt, SamplingParams
 
 MAX_FRAME_BYTES = 1 << 30
 _LENGTH = struct.Struct("<I")
@@ -28,11 +28,12 @@ class _Message(Struct, frozen=True, array_like=True, tag=True):
 
 
 class Start(_Message, frozen=True, array_like=True, tag=True):
-    """The first message: which file, under which name, with which options."""
+    """The first message: which file, under which name, with which options, and what was decided where they leave a choice."""
 
     name: str
     path: str
     options: EngineOptions
+    plan: LoadPlan
 
 
 class Generate(_Message, frozen=True, array_like=True, tag=True):

@@ -13,7 +13,9 @@ import psutil
 import pytest
 from myllm.config import EngineOptions
 from myllm.errors import ContextLengthExceeded, InvalidRequest, ModelLoadFailed, QueueFull, WorkerDied
-from myllm.types import FinishReason, SamplingParams, Span
+from myllm.memory import plan_load
+from myllm.store.metadata import read_metadata
+from myllm.types import FinishReason, LoadPlan, SamplingParams, Span
 from myllm.worker.handle import Generation, Worker
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
@@ -22,9 +24,13 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=20)
 ENDLESS = SamplingParams(temperature=0.0, ignore_eos=True)
 
 
+def plan_of(**options: int) -> LoadPlan:
+    return plan_load(read_metadata(TINY), EngineOptions(**options), has_gpu=False)
+
+
 @asynccontextmanager
 async def running(path: Path = TINY, queue_size: int = 8, **options: int) -> AsyncIterator[Worker]:
-    worker = await Worker.start("tiny", path, EngineOptions(**options), queue_size=queue_size)
+    worker = await Worker.start("tiny", path, EngineOptions(**options), plan_of(**options), queue_size=queue_size)
     try:
         yield worker
     finally:
@@ -63,7 +69,7 @@ def test_progress_is_told_up_to_the_end() -> None:
     seen: list[float] = []
 
     async def run() -> None:
-        worker = await Worker.start("tiny", TINY, EngineOptions(), queue_size=1, on_progress=seen.append)
+        worker = await Worker.start("tiny", TINY, EngineOptions(), plan_of(), queue_size=1, on_progress=seen.append)
         await worker.stop()
 
     asyncio.run(run())
@@ -172,6 +178,6 @@ def test_a_file_that_is_no_model_fails_with_its_name_and_leaves_no_process(tmp_p
     before = set(psutil.Process().children())
 
     with pytest.raises(ModelLoadFailed, match=r"odd\.gguf"):
-        asyncio.run(Worker.start("odd", path, EngineOptions(), queue_size=1))
+        asyncio.run(Worker.start("odd", path, EngineOptions(), plan_of(), queue_size=1))
 
     assert set(psutil.Process().children()) <= before

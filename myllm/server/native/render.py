@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
 from myllm.errors import MyLLMError
-from myllm.manager import LoadedModel
+from myllm.loaded_model import LoadedModel
 from myllm.service import Reply, Service
 from myllm.sessions import iso_time
 from myllm.store.store import InstalledModel
