@@ -12,17 +12,19 @@ side change places once in a while and not with every request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from myllm.config import EngineOptions, Settings
-from myllm.errors import InsufficientMemory, ModelLoadFailed, MyLLMError, QueueFull, Unavailable
+from myllm.errors import InsufficientMemory, ModelLoadFailed, MyLLMError, QueueFull, Unavailable, WorkerDied
 from myllm.free_memory import free_bytes
 from myllm.loaded_model import LoadedModel, ModelLease
 from myllm.memory import Footprint, choose_evictions, estimate, plan_load, smaller_plans
@@ -35,6 +37,8 @@ log = logging.getLogger("myllm.manager")
 Status = Literal["unloaded", "loading", "loaded", "failed"]
 GIB = 1 << 30
 PATIENCE_S = 2.0
+MAX_DEATHS = 3
+FAILED_S = 60.0  # how long a model that keeps dying is refused at once
 
 
 class ModelManager:
@@ -46,6 +50,8 @@ class ModelManager:
         self.num_loads = 0
         self._models: dict[str, LoadedModel] = {}
         self._failures: dict[str, MyLLMError] = {}
+        self._deaths: dict[str, Deaths] = {}  # of workers in a row, by model
+        self._background: set[asyncio.Task[None]] = set()
         self._leaving: dict[asyncio.Task[None], LoadedModel] = {}  # unlisted, but their memory is not free yet
         self._queue: dict[str, _Waiting] = {}  # models without room, by arrival of their first request
         self._changed = asyncio.Event()  # room may have appeared; replaced each time it is set
@@ -58,15 +64,17 @@ class ModelManager:
         ModelLoadFailed, InsufficientMemory, QueueFull or WorkerDied.
         """
         installed = await asyncio.to_thread(self.store.resolve, name)
+        self._refuse_failed(installed.name)
         model = await self._acquire(installed, {})
         try:
             yield ModelLease(model, await asyncio.shield(model.ready))
         finally:
-            self._release(model, keep_alive_s)
+            self._release(model, keep_alive_s, has_served=True)
 
     async def load(self, name: str, overrides: Mapping[str, Any], *, keep_alive_s: float | None = None, pin: bool | None = None) -> str:
         """Load with these engine options; a loaded model is loaded anew only where they differ. Returns its name."""
         installed = await asyncio.to_thread(self.store.resolve, name)
+        self._deaths.pop(installed.name, None)  # asked for by name: a new beginning
         model = await self._acquire(installed, overrides)
         if pin is not None:
             model.is_pinned = pin
@@ -91,8 +99,10 @@ class ModelManager:
 
     async def close(self) -> None:
         """End all workers, at once: the server has drained its requests before."""
+        for task in self._background:
+            task.cancel()
         models, self._models = list(self._models.values()), {}
-        await asyncio.gather(*(self._retire(model, 0.0) for model in models), *self._leaving, return_exceptions=True)
+        await asyncio.gather(*(self._retire(model, 0.0) for model in models), *self._leaving, *self._background, return_exceptions=True)
 
     def loaded(self) -> list[LoadedModel]:
         """What is loading or loaded, by name."""
@@ -192,6 +202,8 @@ class ModelManager:
         def report(fraction: float) -> None:
             model.progress = fraction
 
+        if deaths := self._deaths.get(model.name):
+            await asyncio.sleep(deaths.pause_s)
         await asyncio.gather(*evictions)  # their memory first: two at once is how a machine runs out of it
         started = time.monotonic()
         self.num_loads += 1
@@ -213,6 +225,7 @@ class ModelManager:
             raise self._failed(model, error) from None
         self._failures.pop(model.name, None)
         worker.died.add_done_callback(lambda death: self._mourn(model, death.result()))
+        self._in_background(worker.watch())
         log.info("model '%s' loaded in %.1f s", model.name, time.monotonic() - started)
         return worker
 
@@ -222,9 +235,39 @@ class ModelManager:
         self._strike(model)
         return error
 
-    def _mourn(self, model: LoadedModel, death: MyLLMError) -> None:
+    def _mourn(self, model: LoadedModel, death: WorkerDied) -> None:
+        """A worker died: it comes back after a pause, and after the third death in a row only when asked for."""
         log.error("%s", death.message)
         self._strike(model)
+        deaths = self._deaths.setdefault(model.name, Deaths())
+        deaths.count += 1
+        deaths.last = time.monotonic()
+        if deaths.count < MAX_DEATHS:
+            self._in_background(self._revive(model))
+        else:
+            self._failures[model.name] = death
+            log.error("model '%s' died %d times in a row; load it by hand to try again", model.name, deaths.count)
+
+    async def _revive(self, model: LoadedModel) -> None:
+        """Load it again as it was, unless that is somebody else's doing by then."""
+        with contextlib.suppress(MyLLMError):
+            revived = await self._acquire(model.installed, {})
+            try:
+                await asyncio.shield(revived.ready)
+            finally:
+                self._release(revived, None)
+
+    def _refuse_failed(self, name: str) -> None:
+        """Raises what a model that keeps dying died of, until it has had time to be repaired."""
+        deaths = self._deaths.get(name)
+        if deaths and deaths.count >= MAX_DEATHS and time.monotonic() - deaths.last < FAILED_S:
+            told = self._failures[name].message if name in self._failures else "its worker died"
+            raise WorkerDied(f"model '{name}' failed {deaths.count} times in a row and is not loaded again by itself: {told}")
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _strike(self, model: LoadedModel) -> None:
         """Off the list: it holds no memory any more, and the next lease loads it anew."""
@@ -249,8 +292,10 @@ class ModelManager:
             raise QueueFull(f"{waiting.count:,} requests wait for model '{name}' to find room in memory", retry_after_s=10)
         return waiting
 
-    def _release(self, model: LoadedModel, keep_alive_s: float | None) -> None:
+    def _release(self, model: LoadedModel, keep_alive_s: float | None, *, has_served: bool = False) -> None:
         model.release(keep_alive_s)
+        if has_served and model.is_alive:
+            self._deaths.pop(model.name, None)
         if model.num_leases == 0 and self._models.get(model.name) is model:
             model.start_clock(lambda: self._expire(model))
         self._tell_change()
@@ -295,6 +340,19 @@ class ModelManager:
     def _tell_change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+@dataclass
+class Deaths:
+    """Workers of one model that died with nothing served in between."""
+
+    count: int = 0
+    last: float = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """How long the next load still waits: 0.25 s after the first death, twice as long after each further one."""
+        return max(self.last + 0.125 * (1 << self.count) - time.monotonic(), 0.0)
 
 
 class _Waiting:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from myllm.config import EngineOptions, Settings
-from myllm.errors import InsufficientMemory, ModelLoadFailed, ModelNotFound
+from myllm.errors import InsufficientMemory, ModelLoadFailed, ModelNotFound, WorkerDied
 from myllm.manager import ModelManager
 from myllm.memory import estimate, plan_load
 from myllm.store.catalog import Catalog, bundled_model
@@ -114,7 +114,48 @@ def test_a_dead_worker_takes_its_model_along_and_the_next_lease_loads_it_anew(tm
         async with manager.lease("tiny") as lease:
             os.kill(lease.worker.pid, signal.SIGKILL)
             await lease.worker.died
-            assert manager.status("tiny") == "unloaded" and not manager.loaded()
+
+        async with manager.lease("tiny") as lease:
+            assert await lease.worker.ping()
+
+    with_manager(tmp_path, test)
+
+
+def test_a_model_comes_back_by_itself_after_a_death_and_is_failed_after_three_in_a_row(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        await manager.load("tiny", {})
+        for _ in range(3):
+            await until(lambda: manager.status("tiny") == "loaded" and manager.loaded()[0].worker is not None)
+            worker = manager.loaded()[0].worker
+            assert worker is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            await worker.died
+            await until(lambda: not worker.is_alive)
+
+        await until(lambda: manager.status("tiny") == "failed")
+        with pytest.raises(WorkerDied, match=r"3 times in a row .* SIGKILL"):
+            async with manager.lease("tiny"):
+                pass
+
+        assert await manager.load("tiny", {}) == "tiny"
+        async with manager.lease("tiny") as lease:
+            assert await lease.worker.ping()
+
+    with_manager(tmp_path, test)
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("myllm.worker.handle.HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("myllm.worker.handle.HANG_S", 0.5)
+
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("tiny") as lease:
+            generation = await lease.worker.generate((Span("Once"),), SamplingParams(ignore_eos=True))
+            os.kill(lease.worker.pid, signal.SIGSTOP)
+
+            with pytest.raises(WorkerDied, match=r"no sign of life for 0\.5 s"):
+                async for _ in generation:
+                    pass
 
         async with manager.lease("tiny") as lease:
             assert await lease.worker.ping()

@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ log = logging.getLogger("myllm.worker")
 R = TypeVar("R", bound=m.Reply)
 LAST_WORDS = 12  # lines of a worker's log that an error may quote
 EXIT_WAIT_S = 5.0
+HEARTBEAT_S = 5.0
+HANG_S = 120.0  # longer than any honest step: a chunk of prompt is cut to about a second
 
 
 class Generation:
@@ -103,6 +106,8 @@ class Worker:
         self.info: ModelInfo
         self.died: asyncio.Future[WorkerDied] = asyncio.get_running_loop().create_future()
         self._is_stopping = False
+        self._heard = time.monotonic()
+        self._verdict: str | None = None  # why we killed it, where we did
         self._ids = itertools.count(1)
         self._generations: dict[int, Generation] = {}
         self._replies: dict[int, asyncio.Future[m.Reply]] = {}
@@ -191,6 +196,24 @@ class Worker:
         """Answered between two steps: how a worker shows that it is not stuck."""
         return (await self._ask(m.Ping(next(self._ids)), m.Pong)).stats
 
+    async def watch(self) -> None:
+        """Ask for a sign of life whenever nothing was heard for a while; a worker that gives none for HANG_S is killed.
+
+        Returns when the worker is dead or stopping.
+        """
+        while self.is_alive and not self._is_stopping:
+            await asyncio.sleep(HEARTBEAT_S)
+            if time.monotonic() - self._heard < HEARTBEAT_S:
+                continue
+            try:
+                await asyncio.wait_for(self.ping(), HANG_S)
+            except TimeoutError:
+                self._verdict = f"gave no sign of life for {HANG_S:g} s and was ended"
+                self._process.kill()
+                return
+            except WorkerDied:
+                return
+
     async def stop(self) -> None:
         """End the process and wait for it; generations that still run end as cancelled."""
         self._is_stopping = True
@@ -245,6 +268,7 @@ class Worker:
             self._send(m.Cancel(generation.id))
 
     def _receive(self, message: m.FromWorker) -> None:
+        self._heard = time.monotonic()
         if isinstance(message, m.Stepped):
             self.stats = message.stats
             for delta in message.deltas:
@@ -288,6 +312,8 @@ class Worker:
         await self._log_reader
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+        if self._verdict:
+            how, hint = self._verdict, ""
         words = f"; its last words: {self._last_words[-1]}" if self._last_words else ""
         return WorkerDied(f"the worker of model '{self.name}' {how}{hint}{words}")
 

