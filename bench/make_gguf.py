@@ -139,8 +139,8 @@ class Weights:
 
 
 def llama_tensors(weights: Weights, args: argparse.Namespace) -> Iterator[Tensor]:
-    """A llama: grouped-query attention with half as many key/value heads, and a feed-forward of twice the width."""
-    width, kv_width = args.width, max(HEAD_DIM, args.width // 2)
+    """A llama: grouped-query attention and a feed-forward of twice the width."""
+    width, kv_width = args.width, HEAD_DIM * kv_heads(args)
     for layer in range(args.layers):
         name = f"blk.{layer}."
         yield name + "attn_norm.weight", np.ones(width, np.float32), False
@@ -154,11 +154,15 @@ def llama_tensors(weights: Weights, args: argparse.Namespace) -> Iterator[Tensor
         yield name + "ffn_down.weight", weights.matrix(width, 2 * width), True
 
 
+def kv_heads(args: argparse.Namespace) -> int:
+    return max(1, args.width // HEAD_DIM // getattr(args, "share", 2))
+
+
 def write_llama_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:
     heads = args.width // HEAD_DIM
     writer.add_feed_forward_length(2 * args.width)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(max(1, heads // 2))
+    writer.add_head_count_kv(kv_heads(args))
     writer.add_rope_dimension_count(HEAD_DIM)
     writer.add_rope_freq_base(500000.0)
 
@@ -261,6 +265,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vocab", type=int, default=128_256, help="tokens, 256 bytes and 256 control tokens among them (%(default)s)")
     parser.add_argument("--layers", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--width", type=int, default=256, help="embedding length, a multiple of 64 (%(default)s)")
+    parser.add_argument("--share", type=int, default=2, help="llama: heads that share one key/value head (%(default)s)")
     parser.add_argument("--context", type=int, default=131_072, help="context length that the file claims (%(default)s)")
     parser.add_argument("--type", choices=tuple(TYPES), default="q8_0", help="of the matrices (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
