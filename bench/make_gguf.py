@@ -155,7 +155,9 @@ def llama_tensors(weights: Weights, args: argparse.Namespace) -> Iterator[Tensor
 
 
 def kv_heads(args: argparse.Namespace) -> int:
-    return max(1, args.width // HEAD_DIM // getattr(args, "share", 2))
+    width: int = args.width
+    share: int = getattr(args, "share", 2)
+    return max(1, width // HEAD_DIM // share)
 
 
 def write_llama_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ async def measure(path: Path, options: EngineOptions) -> tuple[int, int]:
 
 
 def main() -> None:
-    rows = []
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, (shape, options) in MODELS.items():
             path = make_model(Path(folder) / f"{len(rows)}.gguf", shape)

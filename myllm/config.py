@@ -2,8 +2,8 @@
 
 Every value, wherever it was written, is checked against the type and range of its field here, one key at a time, so
 that an error can name the key, the value, the limit and the place. `EngineOptions` is the part of the settings that
-shapes a loaded model: it is what travels to a worker, and what a model's own section may replace. Durations and sizes
-are parsed here too, because requests write `keep_alive` as the file does. Nothing here opens a socket or a model.
+shapes a loaded model: it is what travels to a worker, and what a model's own section may replace. Nothing here opens a
+socket or a model.
 `docs/config.example.toml` lists every setting; a test keeps the two equal.
 """
 
@@ -12,10 +12,8 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
 import os
 import re
-import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -27,12 +25,12 @@ import platformdirs
 from msgspec import Meta, Struct, field
 
 from myllm.errors import ConfigInvalid, InvalidRequest
+from myllm.quantities import parse_duration, parse_size
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 ENV_PREFIX = "MYLLM_"
-MAX_NUMBER_LENGTH = 40  # letters; longer than any duration or size that means something
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -48,6 +46,7 @@ Text = Annotated[str, Meta(min_length=1)]
 KVCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 FlashAttention = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+OtherProgram = Literal["ollama", "lmstudio", "hub"]
 
 
 class EngineOptions(Struct, frozen=True, kw_only=True):
@@ -118,6 +117,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
     models: tuple[Text, ...] = ()  # loaded at start
     model_sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # only the keys that each table gave
     model_dirs: tuple[Path, ...] = ()
+    in_place: tuple[OtherProgram, ...] = ("ollama", "lmstudio", "hub")  # whose models are used where they lie
     keep_alive: Seconds = 300.0
     memory_budget: Bytes | None = None
     queue_size: Positive = 512
@@ -185,44 +185,6 @@ def client_base_url(env: Mapping[str, str] = os.environ) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     place = f"[{host}]" if ":" in host else host
     return f"{url.scheme if url else 'http'}://{place}{f':{port}' if port is not None else ''}{url.path.rstrip('/') if url else ''}"
-
-
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(-?)((?:\d+(?:\.\d*)?(?:ms|s|m|h|d))+|\d+(?:\.\d*)?)")
-_DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)?")
-_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)(b?)")
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from `300`, `"300"`, `"5m"` or `"1h30m"`; anything negative is for ever (`math.inf`).
-
-    Raises InvalidRequest, because a request's `keep_alive` is parsed here too.
-    """
-    match = _match(_DURATION, value, "a duration; write seconds, or a number with ms, s, m, h or d such as 5m; negative is for ever")
-    seconds = sum(float(number) * _SECONDS[unit or "s"] for number, unit in _DURATION_PART.findall(match[2]))
-    return math.inf if match[1] and seconds > 0 else seconds
-
-
-def parse_size(value: object) -> int:
-    """Bytes from a number or from `"12GiB"`, `"20MB"`, `"512M"`: `MB` counts in thousands, `MiB` and a bare `M` in 1024s."""
-    match = _match(_SIZE, value, "a size; write bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB such as 12GiB")
-    number, prefix, binary, suffix = match.groups()
-    step = 1000 if suffix and not binary else 1024
-    return int(float(number) * step ** " kmgt".index(prefix or " "))
-
-
-def _match(pattern: re.Pattern[str], value: object, wanted: str) -> re.Match[str]:
-    text = ""
-    if isinstance(value, str) and len(value) <= MAX_NUMBER_LENGTH:
-        text = value.strip().lower()
-    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63:
-        text = f"{value:f}"
-    match = pattern.fullmatch(text)
-    if not match:
-        # Only what is surely short: an int of 5,000 digits, alone or in a list, has no repr.
-        shown = reprlib.repr(value) if text or isinstance(value, str | float) else f"this {type(value).__name__}"
-        raise InvalidRequest(f"{shown} is not {wanted}")
-    return match
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -316,6 +278,8 @@ def _limit(exc: Exception, hint: Any) -> str:
     kind = msgspec.inspect.type_info(hint)
     if isinstance(kind, msgspec.inspect.LiteralType):
         return f"it takes {', '.join(map(str, kind.values))}"
+    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(kind.item_type, msgspec.inspect.LiteralType):
+        return f"it takes a list of {', '.join(map(str, kind.item_type.values))}"
     return re.sub(r"^Expected", "it takes", str(exc)).replace("`", "")
 
 

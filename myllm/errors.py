@@ -18,6 +18,9 @@
     │   ├── Draining               503 draining
     │   └── InsufficientMemory     503 insufficient_memory
     ├── GenerationTimeout          504 timeout
+    ├── InsufficientStorage        507 insufficient_storage     both numbers in the message
+    ├── DownloadFailed             502 download_failed          the Hub sent something else than it had promised
+    │   └── HubUnreachable         502 hub_unreachable          it did not answer, or broke off: asking again may help
     ├── ModelLoadFailed            500 model_load_failed        a file that llama.cpp refuses
     ├── WorkerDied                 500 worker_died              signal and last words in the message
     ├── EngineFault                500 engine_fault             llama.cpp's state is unknown: the worker must exit
@@ -112,6 +115,18 @@ class InsufficientMemory(Unavailable):
 
 class GenerationTimeout(MyLLMError):
     status, code = 504, "timeout"
+
+
+class InsufficientStorage(MyLLMError):
+    status, code = 507, "insufficient_storage"
+
+
+class DownloadFailed(MyLLMError):
+    status, code = 502, "download_failed"
+
+
+class HubUnreachable(DownloadFailed):
+    code = "hub_unreachable"
 
 
 class ModelLoadFailed(MyLLMError):

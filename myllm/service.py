@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -27,6 +27,8 @@ from myllm.errors import GenerationTimeout, UnsupportedByModel, WorkerDied
 from myllm.loaded_model import ModelLease
 from myllm.manager import ModelManager
 from myllm.sessions import Session, SessionInfo, SessionStore
+from myllm.store.pull import Puller
+from myllm.store.pull_task import PullTask
 from myllm.store.store import InstalledModel, Store
 from myllm.types import (
     ChatRequest,
@@ -46,6 +48,7 @@ from myllm.worker.handle import Generation, Worker
 
 log = logging.getLogger("myllm.service")
 
+T = TypeVar("T")
 Start = Callable[[ModelLease], Awaitable[Generation]]
 ANSWER_SHARE = 4  # a trimmed history leaves at least a quarter of the context for the answer
 
@@ -159,17 +162,29 @@ class Service:
 
     async def embed(self, model: str, inputs: list[str | list[int]]) -> Embeddings:
         """One L2-normalised vector an input, in order."""
-        async with self.manager.lease(model) as lease:
+
+        async def work(lease: ModelLease) -> Embeddings:
             vectors, num_tokens = await lease.worker.embed(inputs)
             return Embeddings(lease.name, vectors, num_tokens)
 
+        return await self._on_worker(model, work)
+
     async def tokenize(self, model: str, content: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        async with self.manager.lease(model) as lease:
-            return await lease.worker.tokenize((Span(content, is_literal=not parse_special),), add_special=add_special)
+        spans = (Span(content, is_literal=not parse_special),)
+        return await self._on_worker(model, lambda lease: lease.worker.tokenize(spans, add_special=add_special))
 
     async def detokenize(self, model: str, token_ids: list[int]) -> str:
+        return await self._on_worker(model, lambda lease: lease.worker.detokenize(token_ids))
+
+    async def _on_worker(self, model: str, work: Callable[[ModelLease], Awaitable[T]]) -> T:
+        """What `work` makes of the model; once more on a new worker if the first one dies over it."""
+        try:
+            async with self.manager.lease(model) as lease:
+                return await work(lease)
+        except WorkerDied as death:
+            log.warning("%s; trying once more", death.message)
         async with self.manager.lease(model) as lease:
-            return await lease.worker.detokenize(token_ids)
+            return await work(lease)
 
     async def list_models(self) -> list[InstalledModel]:
         return await asyncio.to_thread(self.store.list)
@@ -183,6 +198,16 @@ class Service:
         await asyncio.to_thread(self.store.remove, name)  # the full name: a prefix may find, but not delete
         await self.manager.forget(installed.name)
         return installed.name
+
+    @asynccontextmanager
+    async def pull(self, name: str) -> AsyncIterator[PullTask]:
+        """A pull that runs; leaving the context before its end stops it, and the next one goes on from there."""
+        task = PullTask(Puller(self.store), name)
+        try:
+            await task.started()
+            yield task
+        finally:
+            await task.end()
 
     def template_name(self, installed: InstalledModel) -> str | None:
         """What the model's chat template will be called; None where it cannot chat."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
 
 from myllm.config import (
     EngineOptions,
@@ -19,10 +18,8 @@ from myllm.config import (
     client_base_url,
     home_folder,
     load_settings,
-    parse_duration,
-    parse_size,
 )
-from myllm.errors import ConfigInvalid, InvalidRequest
+from myllm.errors import ConfigInvalid
 from myllm.types import SamplingParams
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "config.example.toml"
@@ -292,54 +289,12 @@ def test_the_home_is_the_variables_folder_or_the_platforms(tmp_path: Path) -> No
     assert home_folder({}).name == "myllm"
 
 
-@pytest.mark.parametrize(
-    ("written", "seconds"),
-    [
-        ("5m", 300),
-        ("0", 0),
-        (0, 0),
-        (-1, math.inf),
-        ("-1", math.inf),
-        ("-5m", math.inf),
-        ("1h30m", 5400),
-        (300, 300),
-        ("300ms", 0.3),
-        (1.5, 1.5),
-    ],
-)
-def test_a_duration_is_seconds(written: object, seconds: float) -> None:
-    assert parse_duration(written) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("written", ["", "5x", "m", "1h30", "--1", "nan", "inf", math.nan, True, None, [], {}, "9" * 100, 2**63, "1 h"])
-def test_what_is_no_duration_is_an_invalid_request(written: object) -> None:
-    with pytest.raises(InvalidRequest, match="is not a duration"):
-        parse_duration(written)
-
-
-def test_a_number_of_five_thousand_digits_is_no_duration_and_no_size() -> None:
-    for parse in (parse_duration, parse_size):
-        with pytest.raises(InvalidRequest, match="this int is not a"):
-            parse(10**5000)
-
-
-@pytest.mark.parametrize(
-    ("written", "size"),
-    [("12GiB", 12 << 30), ("20MB", 20_000_000), ("20 mb", 20_000_000), ("512M", 512 << 20), (0, 0), ("7", 7), ("1.5k", 1536)],
-)
-def test_a_size_is_bytes(written: object, size: int) -> None:
-    assert parse_size(written) == size
-
-
-@given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())))
-def test_whatever_is_written_a_duration_and_a_size_parse_or_are_invalid(written: object) -> None:
-    for parse in (parse_duration, parse_size):
-        try:
-            value = parse(written)
-        except InvalidRequest:
-            continue
-
-        assert value >= 0
+def test_the_programs_whose_models_are_used_are_a_list_that_may_be_empty() -> None:
+    assert load_settings(env={}).in_place == ("ollama", "lmstudio", "hub")
+    assert load_settings(env={"MYLLM_IN_PLACE": ""}).in_place == ()
+    assert load_settings(env={"MYLLM_IN_PLACE": "hub, ollama"}).in_place == ("hub", "ollama")
+    with pytest.raises(ConfigInvalid, match=r"in_place in MYLLM_IN_PLACE is \['steam'\]; it takes a list of hub, lmstudio, ollama"):
+        load_settings(env={"MYLLM_IN_PLACE": "steam"})
 
 
 def test_a_key_without_its_certificate_two_listeners_on_a_port_and_two_services_on_a_prefix_are_errors(write: Any) -> None:

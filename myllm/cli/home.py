@@ -23,11 +23,13 @@ def open_store(log_level: str = "ERROR") -> Store:
 
     from myllm.config import home_folder, load_settings
     from myllm.store.catalog import Catalog, bundled_model
+    from myllm.store.in_place import programs_in_place
     from myllm.store.store import Store
 
     logging.basicConfig(format="warning: %(message)s", level=log_level)
     settings = load_settings(file=config_file())
-    return Store(home_folder(), model_dirs=settings.model_dirs, bundled=bundled_model(), catalog=Catalog.load())
+    programs = programs_in_place(settings.in_place)
+    return Store(home_folder(), model_dirs=settings.model_dirs, programs=programs, bundled=bundled_model(), catalog=Catalog.load())
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from myllm import __version__
-from myllm.cli import loaded, models, run, serve, sessions
+from myllm.cli import loaded, models, pull, run, serve, sessions
 from myllm.cli.terminal import show_error
 from myllm.errors import MyLLMError
 
@@ -44,6 +44,8 @@ app.command("ps")(loaded.ps)
 app.command("show")(models.show)
 app.command("load")(loaded.load)
 app.command("stop")(loaded.stop)
+app.command("pull")(pull.pull)
+app.command("update")(pull.update)
 app.command("rm")(models.rm)
 app.command("cp")(models.cp)
 app.command("import")(models.import_file)

@@ -41,7 +41,7 @@ def show(
     template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Show what a model is: its metadata, parameters and template.
+    """Show what a model is: all that its file says, its parameters and template.
 
     \b
     Example: myllm show tiny
@@ -52,7 +52,7 @@ def show(
     elif as_json:
         print_json({**as_dict(model), "details": model.metadata})
     else:
-        print_table(("", ""), [(key, _shown(value)) for key, value in as_dict(model).items() if value not in (None, {}, ())])
+        print_table(("", ""), [(key, _shown(value)) for key, value in _told(model).items() if value not in (None, {}, (), 0)])
 
 
 def cp(source: Name, target: Annotated[str, typer.Argument(help="The new name.")]) -> None:
@@ -147,6 +147,16 @@ def as_dict(model: InstalledModel) -> dict[str, Any]:
         "digest": model.digest,
         "modified_at": model.modified_at.isoformat(),
     }
+
+
+def _told(model: InstalledModel) -> dict[str, Any]:
+    """What `show` tells a person: the fields of `--json`, and what lies deeper in the header."""
+    meta = model.metadata
+    title = {"title": meta.name} if meta.name != model.name else {}
+    types = {kind: f"{share.count:,} ({size(share.num_bytes)})" for kind, share in meta.tensor_types.items()}
+    shape = {"layers": meta.block_count, "heads": meta.head_count, "kv_heads": max(meta.head_count_kv, default=0)}
+    text = {"sliding_window": meta.sliding_window, "tokenizer": meta.tokenizer_model, "vocabulary": meta.vocab_size}
+    return {**as_dict(model), **title, **shape, **text, "tensors": types}
 
 
 def _row(model: InstalledModel) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from myllm.server.guard import is_loopback
 from myllm.service import Service
 from myllm.sessions import SessionStore
 from myllm.store.catalog import Catalog, bundled_model
+from myllm.store.in_place import programs_in_place
 from myllm.store.store import Store
 
 log = logging.getLogger("myllm.server")
@@ -52,7 +53,8 @@ def serve(settings: Settings, home: Path, on_ready: Callable[[str], None]) -> No
     """Serve until a signal. on_ready gets the base URL once requests are answered. Raises ConfigInvalid."""
     listener = bind(settings.host, settings.port)
     home.mkdir(parents=True, exist_ok=True)
-    store = Store(home, model_dirs=settings.model_dirs, bundled=bundled_model(), catalog=Catalog.load())
+    programs = programs_in_place(settings.in_place)
+    store = Store(home, model_dirs=settings.model_dirs, programs=programs, bundled=bundled_model(), catalog=Catalog.load())
     service = Service(
         settings, store, SessionStore(home / "sessions.db"), ModelManager(store, settings), TemplateLibrary(templates_folder())
     )

@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from myllm.errors import MyLLMError
-from myllm.service import Reply
-from myllm.types import Event
 
 log = logging.getLogger("myllm.server")
 
 T = TypeVar("T")
+S = TypeVar("S", bound=AsyncIterable[Any])
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -57,17 +56,17 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-class EventStream(Response):
-    """A reply as server-sent events.
+class EventStream(Response, Generic[S]):
+    """A source (a reply, a pull) as server-sent events.
 
-    open: the reply's context, entered before the status is sent, so that its errors still have one.
-    render: a list of events as bytes; render_error: what ends a stream that broke.
+    open: the source's context, entered before the status is sent, so that its errors still have one.
+    render: the source and what it yielded, as bytes; render_error: what ends a stream that broke.
     """
 
     def __init__(
         self,
-        open: Callable[[], AbstractAsyncContextManager[Reply]],
-        render: Callable[[Reply, list[Event]], bytes],
+        open: Callable[[], AbstractAsyncContextManager[S]],
+        render: Callable[[S, Any], bytes],
         render_error: Callable[[MyLLMError], bytes],
         keepalive_s: float,
     ) -> None:
@@ -85,12 +84,12 @@ class EventStream(Response):
             log.info("client left: %s", scope["path"])
 
     async def _stream(self, send: Send) -> None:
-        async with self._open() as reply:
+        async with self._open() as source:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             beat = asyncio.create_task(self._beat(send))
             try:
-                async for events in reply:
-                    await self._write(send, self._render(reply, events))
+                async for events in source:
+                    await self._write(send, self._render(source, events))
             except MyLLMError as error:
                 await self._write(send, self._render_error(error))
             except Exception:

@@ -21,15 +21,18 @@ ENCODERS = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "eurobert", "t5encoder"}
     | {"gemma-embedding"}
 )
+# Made to be given images, which takes a projector beside the file: by architecture, and by the tags that makers put in the file.
+SEEING = frozenset({"qwen2vl", "qwen3vl", "qwen3vlmoe", "cogvlm", "mllama", "paddleocr", "hunyuan-vl", "deepseek2-ocr"})
+IMAGE_TAGS = frozenset({"image-text-to-text", "image-to-text", "visual-question-answering", "any-to-any", "vision"})
 _INSTRUCT = re.compile(r"\b(instruct|chat|it|assistant)\b", re.IGNORECASE)
 _TOOLS = re.compile(r"\btools\b|tool_call")
 _THINKING = re.compile(r"</?think>|enable_thinking|reasoning_effort|\bthinking\b")
 
 
 def judge_capabilities(
-    *, architecture: str, pooling_type: int | None, template: str | None, title: str, has_fim_tokens: bool
+    *, architecture: str, pooling_type: int | None, template: str | None, title: str, has_fim_tokens: bool, sees_images: bool = False
 ) -> tuple[str, ...]:
-    """Of `completion chat tools thinking insert embeddings rerank`, in this order, what the model can do.
+    """Of `completion chat tools thinking insert vision embeddings rerank`, in this order, what the model can do.
 
     A pooling type says that somebody made the model for embeddings, and with RANK for scores. `title` holds the names
     that the model goes by: one that was tuned for chat may come without a template.
@@ -40,7 +43,8 @@ def judge_capabilities(
     if architecture in ENCODERS or pooling_type not in (None, PoolingType.NONE):
         return tuple(found)
     insert = ["insert"] if has_fim_tokens else []
-    return ("completion", *_judge_chat(template, title), *insert, *found)
+    vision = ["vision"] if sees_images else []
+    return ("completion", *_judge_chat(template, title), *insert, *vision, *found)
 
 
 def _judge_chat(template: str | None, title: str) -> list[str]:

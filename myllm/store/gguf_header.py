@@ -30,6 +30,7 @@ MAX_STRING_BYTES = 8 << 20  # the longest are chat templates and licences
 MAX_PAIRS = 65_536
 MAX_TENSORS = 65_536  # the largest models have a few thousand
 MAX_KEPT_ITEMS = 4_096  # numeric arrays up to this length are kept (one value a layer), longer ones stepped over
+MAX_LABELS, MAX_LABEL_LETTERS = 64, 256
 MAX_DIMENSIONS = 4
 WINDOW_BYTES = 1 << 20
 
@@ -62,13 +63,15 @@ class TensorInfo(Struct, frozen=True, array_like=True):
 class GGUFHeader(Struct, frozen=True):
     """What the file says before its weights.
 
-    values: scalars, strings and short numeric arrays. array_lengths: the items of every array, kept or not.
+    values: scalars, strings and short numeric arrays. array_lengths: the items of every array, kept or not. labels: short
+    arrays of strings under `general.`, such as its tags.
     data_start: the header's size, padding included. digest: sha256 of the header and the file's size; two files with
     one digest have the same shape, names and vocabulary, but it says nothing about the weights.
     """
 
     values: dict[str, Value]
     array_lengths: dict[str, int]
+    labels: dict[str, tuple[str, ...]]
     tensors: tuple[TensorInfo, ...]
     data_start: int
     file_bytes: int
@@ -96,6 +99,7 @@ class _Reader:
         self.position = 0
         self._window = b""
         self._window_start = 0
+        self._labels: dict[str, tuple[str, ...]] = {}
 
     def header(self) -> GGUFHeader:
         num_tensors, num_pairs = self._preamble()
@@ -109,7 +113,7 @@ class _Reader:
         tensors = tuple(self._tensor() for _ in range(num_tensors))
         data_start = self._data_start(values)
         self._check_tensors(tensors, data_start)
-        return GGUFHeader(values, array_lengths, tensors, data_start, self.file_bytes, self._digest())
+        return GGUFHeader(values, array_lengths, self._labels, tensors, data_start, self.file_bytes, self._digest())
 
     def _preamble(self) -> tuple[int, int]:
         """Magic and version; returns the number of tensors and of key-value pairs."""
@@ -148,7 +152,11 @@ class _Reader:
         """The items of a short numeric array; None for one that was stepped over."""
         if item_type == STRING:
             self._bound(f"strings in {key[:80]!r}", length, MAX_HEADER_BYTES, least_bytes=8)
-            self._skip_strings(length)
+            if key.startswith("general.") and length <= MAX_LABELS:
+                texts = tuple(self._string(MAX_STRING_BYTES) for _ in range(length))
+                self._labels[key] = tuple(text for text in texts if len(text) <= MAX_LABEL_LETTERS)
+            else:
+                self._skip_strings(length)
             return None
         if item_type not in _FORMATS:  # an array of arrays too: llama.cpp reads none
             raise self._corrupt(f"the array {key[:80]!r} has items of the unknown type {item_type}")

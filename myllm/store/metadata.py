@@ -16,8 +16,8 @@ from gguf.constants import LlamaFileType
 from msgspec import Struct
 
 from myllm.errors import ModelLoadFailed
-from myllm.store.capabilities import judge_capabilities
-from myllm.store.gguf_header import GGUFHeader, Value, read_header
+from myllm.store.capabilities import IMAGE_TAGS, SEEING, judge_capabilities
+from myllm.store.gguf_header import GGUFHeader, TensorInfo, Value, read_header
 
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 MAX_SHARDS = 1_000
@@ -35,10 +35,18 @@ _SAMPLING: dict[str, tuple[str, float, float]] = {
 }
 
 
+class TensorShare(Struct, frozen=True):
+    """What the tensors of one type make up of a model."""
+
+    count: int
+    num_bytes: int
+
+
 class GGUFMetadata(Struct, frozen=True, kw_only=True):
     """One model's header, of all its shards together; None is what the file does not say.
 
     head_count_kv has one number a layer (0 in a layer without attention). key_length and value_length are one head's.
+    tensor_types: by ggml's name of the type (`Q4_K`), the largest share first.
     values: the file's scalars and short texts under their own keys, for those who show them; never arrays.
     digest: a cheap identity from header and size, see `GGUFHeader`; it does not prove the weights.
     """
@@ -66,6 +74,7 @@ class GGUFMetadata(Struct, frozen=True, kw_only=True):
     tokenizer_model: str | None
     is_split: bool
     capabilities: tuple[str, ...]
+    tensor_types: dict[str, TensorShare]
     tensor_bytes: int
     size_bytes: int
     digest: str
@@ -106,10 +115,14 @@ class _Keys:
     def __init__(self, header: GGUFHeader) -> None:
         self.values = header.values
         self.array_lengths = header.array_lengths
+        self._labels = header.labels
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
         return value if isinstance(value, str) else None
+
+    def labels(self, key: str) -> tuple[str, ...]:
+        return self._labels.get(key, ())
 
     def count(self, key: str) -> int | None:
         value = self.values.get(key)
@@ -162,7 +175,9 @@ def _metadata(path: Path, keys: _Keys, architecture: str, headers: list[GGUFHead
             template=template,
             title=f"{keys.text('general.name') or ''} {keys.text('general.finetune') or ''} {path.stem}",
             has_fim_tokens=_has_fim_tokens(keys),
+            sees_images=_sees_images(keys, architecture),
         ),
+        tensor_types=_tensor_types(tensors),
         tensor_bytes=sum(tensor.num_bytes for tensor in tensors),
         size_bytes=sum(header.file_bytes for header in headers),
         digest=headers[0].digest,
@@ -214,6 +229,21 @@ def _sampling_defaults(keys: _Keys) -> dict[str, Any]:
 def _has_fim_tokens(keys: _Keys) -> bool:
     new, old = ("fim_pre", "fim_suf", "fim_mid"), ("prefix", "suffix", "middle")
     return any(all(keys.count(f"tokenizer.ggml.{part}_token_id") is not None for part in parts) for parts in (new, old))
+
+
+def _sees_images(keys: _Keys, architecture: str) -> bool:
+    """Whether the file says so: in its tags, in the keys of a vision part, or by an architecture that only such models have."""
+    is_tagged = bool(IMAGE_TAGS & set(keys.labels("general.tags")))
+    return is_tagged or architecture in SEEING or f"{architecture}.vision.block_count" in keys.values
+
+
+def _tensor_types(tensors: list[TensorInfo]) -> dict[str, TensorShare]:
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        counts[tensor.type.name] += 1
+        sizes[tensor.type.name] += tensor.num_bytes
+    return {name: TensorShare(counts[name], num_bytes) for name, num_bytes in sizes.most_common()}
 
 
 def _is_worth_showing(value: Value) -> bool:

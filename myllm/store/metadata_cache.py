@@ -19,7 +19,7 @@ from myllm.store.metadata import GGUFMetadata, read_metadata, shard_paths
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of GGUFMetadata's meaning: raise it when the same file should be read anew
+VERSION = 2  # of GGUFMetadata's meaning: raise it when the same file should be read anew
 
 Fingerprint = tuple[tuple[int, int], ...]  # size and mtime_ns of each shard
 

@@ -10,6 +10,7 @@ from myllm.store.metadata import SHARD
 
 MAX_NAME_LENGTH = 200
 LATEST = ":latest"
+HUB_PREFIXES = ("hf.co/", "huggingface.co/")
 _VALID = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._:/-]*")
 
 
@@ -20,6 +21,11 @@ def validate_name(name: str) -> str:
         takes = f"letters, digits and . _ - : / in up to {MAX_NAME_LENGTH} places, without '..', a dash in front or a slash at either end"
         raise InvalidRequest(f"{name[:MAX_NAME_LENGTH]!r} cannot be a model's name; it takes {takes}", param="name")
     return name
+
+
+def without_hub(name: str) -> str:
+    """`hf.co/ORG/REPO` is `ORG/REPO`: models of the Hub need not be told apart from others."""
+    return next((name[len(prefix) :] for prefix in HUB_PREFIXES if name.startswith(prefix)), name)
 
 
 def name_of_file(relative: str) -> str:

@@ -1,4 +1,4 @@
-"""`Registry`: the records that `import` and `cp` write, one small file for each name.
+"""`Registry`: the records that `pull`, `import` and `cp` write, one small file for each name.
 
 A file for each record needs no lock: creating one is atomic and fails if the name is taken, removing one is atomic,
 and two processes that write different names never meet. A record that cannot be read is left out and logged.
@@ -16,9 +16,18 @@ import msgspec
 from msgspec import Struct
 
 from myllm.errors import Conflict, MyLLMError
-from myllm.store.atomic import create_file
+from myllm.store.atomic import create_file, replace_file
 
 log = logging.getLogger(__name__)
+
+
+class HubOrigin(Struct, frozen=True, kw_only=True):
+    """Where a pulled model came from; its files (paths in the repository) and their checksums, the first shard first."""
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    checksums: tuple[str, ...]
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -30,11 +39,12 @@ class Record(Struct, frozen=True, kw_only=True):
 
     name: str
     path: str | None
-    source: Literal["imported", "alias"]
+    source: Literal["imported", "alias", "pulled"]
     owns_file: bool
     created_at: float
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     template: str | None = None
+    origin: HubOrigin | None = None
 
 
 class Registry:
@@ -61,6 +71,13 @@ class Registry:
             create_file(self._file(record.name), msgspec.json.format(msgspec.json.encode(record)))
         except FileExistsError:
             raise Conflict(f"the name '{record.name}' is taken; choose another or remove that model first", param="name") from None
+        except OSError as exc:
+            raise MyLLMError(f"the model '{record.name}' cannot be recorded in {self.folder}: {exc.strerror}") from exc
+
+    def replace(self, record: Record) -> None:
+        """Write a record, whether the name has one or not."""
+        try:
+            replace_file(self._file(record.name), msgspec.json.format(msgspec.json.encode(record)))
         except OSError as exc:
             raise MyLLMError(f"the model '{record.name}' cannot be recorded in {self.folder}: {exc.strerror}") from exc
 

@@ -1,36 +1,42 @@
 """`Store`: which models are installed, under which names, and what becomes of their files.
 
 A model is the bundled one, a `.gguf` file below the home's `models` folder or below one of the model folders, or a
-record that `import` or `cp` wrote. Nothing is kept in memory but the headers: another process, or somebody with a file
-manager, may add and remove models at any time, and the next look sees it. Files outside the home are never touched.
+record that `pull`, `import` or `cp` wrote. Nothing is kept in memory but the headers: another process, or somebody with a file
+manager, may add and remove models at any time, and the next look sees it. Files outside the home are never touched. What other
+programs keep on this machine is found beside our own.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
+from myllm.config import OtherProgram
 from myllm.errors import Conflict, ModelLoadFailed, ModelNotFound, MyLLMError
 from myllm.store.catalog import BUNDLED_NAME, Catalog
-from myllm.store.metadata import SHARD, GGUFMetadata, shard_paths
+from myllm.store.in_place import Program
+from myllm.store.metadata import GGUFMetadata, shard_paths
 from myllm.store.metadata_cache import MetadataCache
-from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, validate_name
-from myllm.store.registry import Record, Registry
+from myllm.store.model_files import find_model_files
+from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, validate_name, without_hub
+from myllm.store.neighbours import Neighbours
+from myllm.store.registry import HubOrigin, Record, Registry
 
 log = logging.getLogger(__name__)
 
-MAX_DEPTH = 4  # folders below a models folder; a link that leads back up ends here
 MAX_NAMES_SHOWN = 20
+CATALOGUED = frozenset({"file", "imported", "pulled", "lmstudio", "hub"})  # where a file keeps its name in the repository
 
-Source = Literal["bundled", "file", "imported", "alias"]
+Source = Literal["bundled", "file", "imported", "alias", "pulled"] | OtherProgram
 
 
 class InstalledModel(Struct, frozen=True, kw_only=True):
@@ -47,20 +53,32 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
 
 class _Place(Struct, frozen=True):
-    """A name and its file, before the header was read."""
+    """A name and its file, before the header was read. owner: the other program whose file it is."""
 
     name: str
     path: Path
     source: Source
     record: Record | None = None
+    owner: str | None = None
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
 
 class Store:
     """The installed models of one home. Each call looks at the disk."""
 
-    def __init__(self, home: Path, *, model_dirs: Sequence[Path] = (), bundled: Path | None = None, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        model_dirs: Sequence[Path] = (),
+        programs: Sequence[Program] = (),
+        bundled: Path | None = None,
+        catalog: Catalog,
+    ) -> None:
         self.models_folder = home.resolve() / "models"
         self.model_dirs = [folder.resolve() for folder in model_dirs]
+        self.neighbours = Neighbours(programs)
         self.bundled = bundled
         self.catalog = catalog
         self.registry = Registry(home / "records")
@@ -80,8 +98,12 @@ class Store:
 
     def resolve(self, name: str) -> InstalledModel:
         """The model that `name` means. Raises ModelNotFound, and ModelLoadFailed if its file is broken."""
-        places = self._places()
+        name = without_hub(name)
+        places = self._places(anew=False)
         found = find_names(name, places, self._aliases(places))
+        if len(found) != 1:
+            places = self._places()
+            found = find_names(name, places, self._aliases(places))
         if len(found) != 1:
             raise self._not_found(name, found)
         model = self._read(places[found[0]])
@@ -111,6 +133,31 @@ class Store:
         )
         return self._add(record)
 
+    def record_pull(self, record: Record) -> InstalledModel:
+        """Install a pulled model, or renew its record. Raises what `check_name` raises."""
+        self.check_name(record.name, Path(record.path or ""))
+        self.registry.replace(record)
+        return self.resolve(record.name)
+
+    def check_name(self, name: str, path: Path) -> None:
+        """May a model that lies at `path` be pulled under this name? Raises Conflict where the name means another model."""
+        places = self._own_places()
+        for taken in same_names(validate_name(name), places):
+            if places[taken].source != "pulled" and places[taken].path != path:
+                message = f"the name '{name}' is taken by {places[taken].path}; give that one another name or remove it first"
+                raise Conflict(message, param="name")
+
+    def origin(self, name: str) -> HubOrigin | None:
+        """Where the model of exactly this name was pulled from; None if it was not."""
+        return next((record.origin for record in self.registry.records() if record.name == name), None)
+
+    def pulled_files(self) -> Iterator[tuple[Path, str]]:
+        """Every file that was pulled, and its checksum then."""
+        for record in self.registry.records():
+            if record.origin and record.path:
+                shards = shard_paths(Path(record.path))
+                yield from zip(shards, record.origin.checksums, strict=False)
+
     def remove(self, name: str) -> None:
         """Uninstall the model of exactly this name; its file goes too if it is ours and nothing else uses it.
 
@@ -133,13 +180,15 @@ class Store:
     def _refuse_removal(self, place: _Place, users: Sequence[str]) -> None:
         if place.source == "bundled":
             raise Conflict(f"'{place.name}' ships with MyLLM and is always installed; it cannot be removed")
+        if place.owner:
+            raise Conflict(f"'{place.name}' belongs to {place.owner} and is only read here; remove it there")
         if not self._is_ours(place.path):
             raise Conflict(f"'{place.name}' lies in {place.path.parent}, which belongs to you; delete the file there to remove it")
         if users:
             raise Conflict(f"the file of '{place.name}' is also used by {', '.join(users)}; remove that first")
 
     def _add(self, record: Record) -> InstalledModel:
-        places = self._places()
+        places = self._own_places()
         taken = same_names(record.name, places)
         if taken:
             raise Conflict(
@@ -148,8 +197,18 @@ class Store:
         self.registry.add(record)
         return self.resolve(record.name)
 
-    def _places(self) -> dict[str, _Place]:
-        """Every name and its file. Of two that share a name the first found wins: bundled, records, home, model folders."""
+    def _places(self, *, anew: bool = True) -> dict[str, _Place]:
+        """Every name and its file, ours and then those of other programs; anew: not as these were a moment ago."""
+        places = self._own_places()
+        files = [place.path for place in places.values() if not place.record or place.record.owns_file]
+        for other in self.neighbours.beside(list(places), files, anew=anew):
+            places[other.name] = _Place(
+                other.name, other.path, other.source, owner=other.owner, parameters=other.parameters, aliases=other.aliases
+            )
+        return places
+
+    def _own_places(self) -> dict[str, _Place]:
+        """Every name of ours and its file. Of two that share a name the first found wins: bundled, records, home, model folders."""
         records = self.registry.records()
         places: dict[str, _Place] = {}
         if self.bundled:
@@ -160,7 +219,7 @@ class Store:
                 places.setdefault(record.name, _Place(record.name, path, record.source, record))
         owned = {place.path for place in places.values() if place.record and place.record.owns_file}
         for folder in (self.models_folder, *self.model_dirs):
-            for path, name in _model_files(folder):
+            for path, name in find_model_files(folder):
                 if path not in owned and places.setdefault(name, _Place(name, path, "file")).path != path:
                     self._warn_of_shadow(path, name)
         return places
@@ -185,15 +244,17 @@ class Store:
             digest=metadata.digest,
             modified_at=datetime.fromtimestamp(modified_at, UTC),
             source=place.source,
-            parameters=dict(place.record.parameters) if place.record else {},
-            template=given or (entry.template if entry else None),
+            parameters=dict(place.record.parameters if place.record else place.parameters),
+            template=given or (entry.template if entry and not metadata.chat_template else None),
         )
 
     def _aliases(self, places: dict[str, _Place]) -> dict[str, str]:
-        """What the catalogue calls the installed models: its names for files that lie here under theirs, and its aliases."""
-        aliases = {}
+        """What else the models answer to: the short names of other programs' and what the catalogue calls a file of this name."""
+        shared = Counter(alias for place in places.values() for alias in {*place.aliases})
+        aliases = {alias: place.name for place in places.values() for alias in place.aliases if shared[alias] == 1}
+        by_file = {place.path.name: name for name, place in reversed(places.items()) if place.source in CATALOGUED}
         for entry in self.catalog:
-            installed = next((name for name in (entry.name, name_of_file(Path(entry.file).name)) if name in places), None)
+            installed = entry.name if entry.name in places else by_file.get(Path(entry.file).name)
             if installed:
                 aliases.update(dict.fromkeys((entry.name, *entry.aliases), installed))
         return aliases
@@ -211,37 +272,6 @@ class Store:
 
     def _is_ours(self, path: Path) -> bool:
         return path.parent.resolve().is_relative_to(self.models_folder)
-
-
-def _model_files(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[Path, str]]:
-    """The first shards of the models below a folder, in order, and the names that they go by."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        log.warning("model folder %s is left out: %s", folder, exc.strerror)
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or not entry.name.isprintable():  # lone surrogates could not be sent in an answer
-            continue
-        if _is_folder(entry):
-            if depth < MAX_DEPTH:
-                yield from _model_files(folder / entry.name, f"{prefix}{entry.name}/", depth + 1)
-        elif entry.name.endswith(".gguf") and _is_first_shard(entry.name):
-            yield folder / entry.name, name_of_file(prefix + entry.name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or into a place that we may not see
-        return False
-
-
-def _is_first_shard(file_name: str) -> bool:
-    match = SHARD.search(file_name)
-    return match is None or int(match[1]) == 1
 
 
 def _name_from(file: Path) -> str:

@@ -161,7 +161,8 @@ class Worker:
 
     @property
     def num_requests(self) -> int:
-        return len(self._generations)
+        """What it was asked and has not finished."""
+        return len(self._generations.keys() | self._replies.keys())
 
     async def generate(self, prompt: Prompt | list[int], params: SamplingParams) -> Generation:
         """An accepted generation; everything that can be wrong with the request is raised here, before any output."""

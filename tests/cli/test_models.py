@@ -53,6 +53,14 @@ def test_show_tells_metadata_and_parameters(alone):
     assert "temperature 0.2" in shown
 
 
+def test_show_tells_the_tensors_by_type(alone):
+    shown = alone("show", "tiny").stdout
+    details = json.loads(alone("show", "tiny", "--json").stdout)["details"]
+
+    assert "Q4_K 38 (2.4 MB), Q6_K 5 (645 kB), F32 13 (13.3 kB)" in shown
+    assert details["tensor_types"]["Q6_K"] == {"count": 5, "num_bytes": 645_120}
+
+
 def test_show_json_holds_the_template_itself(alone):
     shown = json.loads(alone("show", "tiny", "--json").stdout)
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_server import LiveServer
+from live_server import LiveServer, wait_until
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """One server for all tests that leave it as they found it."""
     live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "tiny")
+    wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
     yield live
     live.stop()
 

@@ -49,20 +49,31 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_is_s
     assert stored[-1]["finish_reason"] == "cancelled" and stored[-1]["content"]
 
 
-def test_a_worker_that_dies_before_anything_was_streamed_is_replaced_unseen(make_server: Callable[..., LiveServer]) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat", {"messages": [{"role": "user", "content": "Hello!"}]}),
+        ("generate", {"prompt": "Once"}),
+        ("embeddings", {"input": "Once"}),
+        ("tokenize", {"content": "Once"}),
+    ],
+)
+def test_a_worker_that_dies_before_anything_was_answered_is_replaced_unseen(
+    make_server: Callable[..., LiveServer], path: str, body: dict[str, object]
+) -> None:
     server = make_server("--model", "tiny")
     server.chat("Hello!")
     pid = server.worker_pids()[0]
     os.kill(pid, signal.SIGSTOP)  # so that the request below is surely waiting when the worker dies
-    answers: list[dict[str, object]] = []
-    asking = threading.Thread(target=lambda: answers.append(server.chat("Hello!")))
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(server.post(f"/api/{path}", model="tiny", **body)))
     asking.start()
     wait_until(lambda: server.status()["requests"] == 1, "the request was handed to the worker")
 
     os.kill(pid, signal.SIGKILL)
     asking.join()
 
-    assert answers[0]["message"] == {"role": "assistant", "content": HELLO}
+    assert answers[0].status_code == 200, answers[0].text
     assert server.worker_pids() != [pid]
 
 

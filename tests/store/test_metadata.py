@@ -33,6 +33,39 @@ def test_the_bundled_models_metadata_is_what_its_readme_says() -> None:
     assert round(metadata.parameter_count / 1e6, 2) == 5.05
 
 
+def test_the_tensors_are_counted_by_type_the_largest_share_first() -> None:
+    reader = gguf.GGUFReader(bundled_model())
+    expected = {
+        kind.name: (len(group), sum(int(tensor.n_bytes) for tensor in group))
+        for kind in {tensor.tensor_type for tensor in reader.tensors}
+        for group in [[tensor for tensor in reader.tensors if tensor.tensor_type == kind]]
+    }
+
+    types = read_metadata(bundled_model()).tensor_types
+
+    assert {name: (share.count, share.num_bytes) for name, share in types.items()} == expected
+    assert list(types) == ["Q4_K", "Q6_K", "F32"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "sees"),
+    [
+        ("gemma3", {"general__tags": ["image-text-to-text", "chat"]}, True),
+        ("gemma3", {"general__tags": ["text-generation"]}, False),
+        ("gemma3", {"general__tags": "image-text-to-text"}, False),  # a text where a list belongs
+        ("qwen2vl", {}, True),
+        ("gemma3", {"gemma3__vision__block_count": 27}, True),
+        ("llama", {"general__tags": ["x" * 1000, "vision"] + ["y"] * 62}, True),
+        ("llama", {"general__tags": ["vision"] * 65}, False),
+        ("bert", {"general__tags": ["vision"]}, False),
+    ],
+)
+def test_a_model_made_to_be_given_images_is_told_by_its_header(tmp_path: Path, architecture: str, keys: dict, sees: bool) -> None:
+    path = write_gguf(tmp_path / "m.gguf", architecture=architecture, **keys)
+
+    assert ("vision" in read_metadata(path).capabilities) == sees
+
+
 def test_the_reader_agrees_with_the_formats_own_library_on_every_value_and_tensor() -> None:
     reader = gguf.GGUFReader(bundled_model())
 

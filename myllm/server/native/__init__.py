@@ -27,6 +27,7 @@ def app(service: Service) -> Starlette:
     return Starlette(
         routes=[
             Route("/models", api.list_models),
+            Route("/models/pull", api.pull_model, methods=["POST"]),
             Route("/models/{name:path}/load", api.load_model, methods=["POST"]),
             Route("/models/{name:path}/unload", api.unload_model, methods=["POST"]),
             Route("/models/{name:path}", api.get_model),

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from myllm.config import KVCacheType, parse_duration
+from myllm.config import KVCacheType
 from myllm.errors import InvalidRequest
+from myllm.quantities import parse_duration
 from myllm.types import ChatRequest, CompletionRequest, Message, Role
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -86,6 +87,11 @@ class LoadBody(Struct):
     kv_cache_type: KVCacheType | None = None
     keep_alive: str | float | None = None
     pin: bool | None = None
+
+
+class PullBody(Struct):
+    name: Annotated[str, Meta(min_length=1)]
+    stream: bool | None = None
 
 
 class TokenizeBody(Struct):

@@ -21,6 +21,7 @@ from myllm.server.native.bodies import (
     ForkBody,
     GenerateBody,
     LoadBody,
+    PullBody,
     TitleBody,
     TokenizeBody,
     keep_alive_s,
@@ -33,8 +34,11 @@ from myllm.server.native.render import (
     render_events,
     render_generate,
     render_model,
+    render_pull,
+    render_pull_event,
     render_status,
     render_stream_error,
+    render_whole_model,
 )  # fmt: skip
 from myllm.server.streaming import EventStream, while_connected
 from myllm.service import Reply, Service
@@ -56,7 +60,14 @@ class NativeAPI:
         return json({"models": [render_model(model, self.service) for model in installed]})
 
     async def get_model(self, request: Request) -> Response:
-        return json(render_model(await self.service.resolve(request.path_params["name"]), self.service))
+        return json(render_whole_model(await self.service.resolve(request.path_params["name"]), self.service))
+
+    async def pull_model(self, request: Request) -> Response:
+        body = await self._body(request, PullBody)
+        if _wants_stream(request, body.stream):
+            keepalive_s = self.service.settings.keepalive_comment_s
+            return EventStream(lambda: self.service.pull(body.name), render_pull_event, render_stream_error, keepalive_s)
+        return await while_connected(request.receive, self._pull_whole(body.name))
 
     async def delete_model(self, request: Request) -> Response:
         name = await self.service.remove_model(request.path_params["name"])
@@ -141,13 +152,17 @@ class NativeAPI:
     async def _body(self, request: Request, kind: type[T]) -> T:
         return decode(await read_body(request, self._max_bytes), kind)
 
-    def _stream(self, open: Callable[[], AbstractAsyncContextManager[Reply]]) -> EventStream:
+    def _stream(self, open: Callable[[], AbstractAsyncContextManager[Reply]]) -> EventStream[Reply]:
         return EventStream(open, render_events, render_stream_error, self.service.settings.keepalive_comment_s)
 
     async def _chat_whole(self, chat: ChatRequest) -> Response:
         async with self.service.chat(chat) as reply:
             await reply.finish()
         return json(render_chat(reply))
+
+    async def _pull_whole(self, name: str) -> Response:
+        async with self.service.pull(name) as task:
+            return json(render_pull(await task.finish()))
 
     async def _generate_whole(self, completion: CompletionRequest) -> Response:
         async with self.service.complete(completion) as reply:

@@ -12,6 +12,8 @@ from myllm.errors import MyLLMError
 from myllm.loaded_model import LoadedModel
 from myllm.service import Reply, Service
 from myllm.sessions import iso_time
+from myllm.store.pull_progress import Progress
+from myllm.store.pull_task import PullTask
 from myllm.store.store import InstalledModel
 from myllm.types import Event, Finished, TextDelta, Usage
 
@@ -34,6 +36,7 @@ class ModelBody(Struct, omit_defaults=True):
     digest: str
     modified_at: str
     progress: float | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
 
 
 def render_model(installed: InstalledModel, service: Service) -> ModelBody:
@@ -58,6 +61,29 @@ def render_model(installed: InstalledModel, service: Service) -> ModelBody:
     )
 
 
+def render_whole_model(installed: InstalledModel, service: Service) -> ModelBody:
+    """A model asked for by name: `details` tells the rest of its file's header, and not where the file lies."""
+    meta = installed.metadata
+    details = {
+        "source": installed.source,
+        "title": meta.name,
+        "license": meta.license,
+        "parameter_count": meta.parameter_count,
+        "size_bytes": meta.size_bytes,
+        "embedding_length": meta.embedding_length,
+        "block_count": meta.block_count,
+        "head_count": meta.head_count,
+        "head_count_kv": max(meta.head_count_kv, default=0),
+        "sliding_window": meta.sliding_window,
+        "tokenizer": meta.tokenizer_model,
+        "vocab_size": meta.vocab_size,
+        "tensor_types": meta.tensor_types,
+    }
+    body = render_model(installed, service)
+    body.details = details
+    return body
+
+
 def render_usage(usage: Usage) -> dict[str, int]:
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -74,6 +100,17 @@ def render_events(reply: Reply, events: list[Event]) -> bytes:
 
 def render_stream_error(error: MyLLMError) -> bytes:
     return _sse({"error": error.message, "done": True})
+
+
+def render_pull(progress: Progress) -> dict[str, Any]:
+    """How far a pull is; a speed only while bytes come."""
+    told = {"name": progress.name, "status": progress.status, "completed": progress.completed, "total": progress.total}
+    speed = {"bytes_per_second": progress.bytes_per_second, "seconds_left": progress.seconds_left}
+    return told | {key: value for key, value in speed.items() if value is not None}
+
+
+def render_pull_event(task: PullTask, progress: Progress) -> bytes:
+    return _sse(render_pull(progress) | {"done": progress.status == "success"})
 
 
 def render_error(error: MyLLMError) -> Response:
