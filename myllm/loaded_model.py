@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from myllm.config import EngineOptions
 from myllm.memory import Footprint, Tenant
@@ -62,22 +63,25 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes now; while it loads, what it will."""
+        """Main memory that it takes now; while it loads, what it will."""
         return self.worker.memory_bytes if self.worker else self.footprint.ram
 
     @property
-    def reserved_bytes(self) -> int:
+    def reserved(self) -> Footprint:
         """What it may come to take: buffers that were estimated for are touched when they are first used."""
-        return max(self.memory_bytes, self.footprint.ram)
+        on_gpus = sum(self.worker.info.device_bytes.values()) if self.worker else self.footprint.gpu
+        return Footprint(max(self.memory_bytes, self.footprint.ram), on_gpus)
 
     @property
-    def pending_bytes(self) -> int:
-        """What it will still take of the memory that looks free."""
-        return self.reserved_bytes - (self.worker.memory_bytes if self.worker else 0)
+    def pending(self) -> Footprint:
+        """What it will still take of the memory that looks free; a GPU's is all taken while loading."""
+        if self.worker is None:
+            return self.footprint
+        return Footprint(self.reserved.ram - self.worker.memory_bytes)
 
     @property
     def tenant(self) -> Tenant:
-        return Tenant(self.name, self.reserved_bytes, self.last_used, self.num_leases == 0 and self.ready.done(), self.is_pinned)
+        return Tenant(self.name, self.reserved, self.last_used, self.num_leases == 0 and self.ready.done(), self.is_pinned)
 
     @property
     def expires_at(self) -> float | None:
@@ -85,6 +89,13 @@ class LoadedModel:
         if self._expiry is None:
             return None
         return time.time() + self._expiry.when() - asyncio.get_running_loop().time()
+
+    def satisfies(self, overrides: Mapping[str, Any]) -> bool:
+        """Was it loaded with these engine options, or with a larger context than is asked for?"""
+        given = dict(overrides)
+        context = given.pop("context_size", 0)
+        has_context = context <= self.plan.context_length if context else True
+        return has_context and all(getattr(self.options, name) == value for name, value in given.items())
 
     def acquire(self) -> None:
         self.num_leases += 1

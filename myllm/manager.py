@@ -29,8 +29,8 @@ from myllm.free_memory import free_bytes
 from myllm.loaded_model import LoadedModel, ModelLease
 from myllm.memory import Footprint, choose_evictions, estimate, plan_load, smaller_plans
 from myllm.store.store import InstalledModel, Store
-from myllm.types import LoadPlan
-from myllm.worker.handle import Worker
+from myllm.types import GPU, LoadPlan
+from myllm.worker.handle import Worker, find_gpus
 
 log = logging.getLogger("myllm.manager")
 
@@ -52,6 +52,7 @@ class ModelManager:
         self._failures: dict[str, MyLLMError] = {}
         self._deaths: dict[str, Deaths] = {}  # of workers in a row, by model
         self._background: set[asyncio.Task[None]] = set()
+        self._gpus: list[GPU] | None = None  # None until somebody looked
         self._leaving: dict[asyncio.Task[None], LoadedModel] = {}  # unlisted, but their memory is not free yet
         self._queue: dict[str, _Waiting] = {}  # models without room, by arrival of their first request
         self._changed = asyncio.Event()  # room may have appeared; replaced each time it is set
@@ -126,7 +127,9 @@ class ModelManager:
             async with asyncio.timeout(None if patience_s == math.inf else patience_s):
                 while True:
                     changed = self._changed
-                    model = self._find(installed, options, is_explicit=bool(overrides))
+                    if installed.name not in self._models:
+                        await self._look_for_gpus()
+                    model = self._find(installed, options, overrides)
                     if model is not None:
                         model.acquire()
                         return model
@@ -136,10 +139,10 @@ class ModelManager:
             message = f"model '{installed.name}' found no room in memory for {patience_s:g} s: others are in use"
             raise Unavailable(message, retry_after_s=30) from None
 
-    def _find(self, installed: InstalledModel, options: EngineOptions, *, is_explicit: bool) -> LoadedModel | None:
+    def _find(self, installed: InstalledModel, options: EngineOptions, overrides: Mapping[str, Any]) -> LoadedModel | None:
         """A usable entry now, made if there is room; None where the caller must wait for a change."""
         model = self._models.get(installed.name)
-        if model is not None and model.is_alive and not (is_explicit and model.options != options):
+        if model is not None and model.is_alive and model.satisfies(overrides):
             return None if self._must_yield(installed.name) else model
         if model is not None:  # other options were asked for, or it is dead
             del self._models[installed.name]
@@ -172,22 +175,25 @@ class ModelManager:
 
     def _fit(self, installed: InstalledModel, options: EngineOptions) -> tuple[LoadPlan, Footprint, list[str]] | None:
         """The best plan that fits, and whom to unload for it; None: not now, but when others are idle."""
-        wish = plan_load(installed.metadata, options, has_gpu=False)
-        free, tenants = self._free_bytes(), [model.tenant for model in self._models.values()]
-        alone = free + sum(tenant.memory_bytes for tenant in tenants if not tenant.is_pinned)
-        alone += sum(model.reserved_bytes for model in self._leaving.values())
+        meta = installed.metadata
+        wish = plan_load(meta, options, has_gpu=bool(self._gpus))
+        free, tenants = self._free(), [model.tenant for model in self._models.values()]
+        leaving = [model.reserved for model in self._leaving.values()]
+        alone = sum([*leaving, *(tenant.memory for tenant in tenants if not tenant.is_pinned)], free)
         for plan in (wish, *smaller_plans(wish, options)):
-            footprint = estimate(installed.metadata, options, plan)
-            evicted = choose_evictions(tenants, footprint.ram, free)
+            footprint = estimate(meta, options, plan)
+            evicted = choose_evictions(tenants, footprint, free)
             if evicted is not None:
                 if plan != wish:
-                    log.warning("'%s' gets a context of %d: there is no room for %d", installed.name, plan.num_cells, wish.num_cells)
+                    log.warning("'%s' does not fit as it would: it gets %s instead of %s", installed.name, plan, wish)
                 return plan, footprint, evicted
-            if footprint.ram <= alone:
+            if footprint.fits_in(alone):
                 return None
-        raise InsufficientMemory(
-            f"Model requires more system memory ({footprint.ram / GIB:.1f} GiB) than is available ({alone / GIB:.1f} GiB)"
-        )
+        if footprint.ram <= alone.ram:
+            needed, available, kind = footprint.gpu, alone.gpu, "GPU memory"
+        else:
+            needed, available, kind = footprint.ram, alone.ram, "system memory"
+        raise InsufficientMemory(f"Model requires more {kind} ({needed / GIB:.1f} GiB) than is available ({available / GIB:.1f} GiB)")
 
     def _must_yield(self, name: str) -> bool:
         """Has another model waited so long that requests for this one have to wait, too?
@@ -275,13 +281,19 @@ class ModelManager:
             del self._models[model.name]
         self._tell_change()
 
-    def _free_bytes(self) -> int:
+    def _free(self) -> Footprint:
         """What a new load may take: free memory less what begun loads will still touch, within the budget."""
         models = self._models.values()
-        free = free_bytes() - sum(model.pending_bytes for model in models)
+        free = Footprint(free_bytes(), sum(gpu.free_bytes for gpu in self._gpus or ()))
+        free -= sum((model.pending for model in models), Footprint(0))
         if self.settings.memory_budget is None:
             return free
-        return min(free, self.settings.memory_budget - sum(model.reserved_bytes for model in models))
+        return Footprint(min(free.ram, self.settings.memory_budget - sum(model.reserved.ram for model in models)), free.gpu)
+
+    async def _look_for_gpus(self) -> None:
+        """Before a load: what the GPUs have free now. A machine without any is asked once."""
+        if self._gpus is None or self._gpus:
+            self._gpus = await find_gpus()
 
     def _waiting(self, name: str) -> _Waiting:
         """Where requests for a model without room stand; the first one's arrival counts for all of them."""

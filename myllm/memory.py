@@ -33,13 +33,22 @@ class Footprint:
     ram: int
     gpu: int = 0
 
+    def __add__(self, other: Footprint) -> Footprint:
+        return Footprint(self.ram + other.ram, self.gpu + other.gpu)
+
+    def __sub__(self, other: Footprint) -> Footprint:
+        return Footprint(self.ram - other.ram, self.gpu - other.gpu)
+
+    def fits_in(self, free: Footprint) -> bool:
+        return self.ram <= free.ram and self.gpu <= free.gpu
+
 
 @dataclass(frozen=True)
 class Tenant:
     """A loaded model, as far as evictions go."""
 
     name: str
-    memory_bytes: int
+    memory: Footprint
     last_used: float
     is_idle: bool
     is_pinned: bool
@@ -117,18 +126,18 @@ def compute_bytes(meta: GGUFMetadata, options: EngineOptions, plan: LoadPlan) ->
     return max(activations + attention, min(plan.num_slots, rows) * meta.vocab_size * 4)
 
 
-def choose_evictions(tenants: list[Tenant], needed_bytes: int, free_bytes: int) -> list[str] | None:
-    """Names to unload, least recently used first, until `needed_bytes` are free; None where that cannot be reached.
+def choose_evictions(tenants: list[Tenant], needed: Footprint, free: Footprint) -> list[str] | None:
+    """Names to unload, least recently used first, until `needed` is free; None where that cannot be reached.
 
     A busy or pinned model is never named.
     """
     chosen: list[str] = []
     for tenant in sorted((t for t in tenants if t.is_idle and not t.is_pinned), key=lambda t: t.last_used):
-        if free_bytes >= needed_bytes:
+        if needed.fits_in(free):
             break
         chosen.append(tenant.name)
-        free_bytes += tenant.memory_bytes
-    return chosen if free_bytes >= needed_bytes else None
+        free += tenant.memory
+    return chosen if needed.fits_in(free) else None
 
 
 class _Numbers:

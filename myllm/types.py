@@ -164,6 +164,14 @@ class LoadPlan(Struct, frozen=True, kw_only=True):
     gpu_layers: int
 
 
+class GPU(Struct, frozen=True):
+    """A device that llama.cpp can put layers on."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """What a worker knows of the model that it has loaded.
 

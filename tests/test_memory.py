@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+
 from myllm.config import EngineOptions
 from myllm.memory import (
     Footprint,
@@ -23,28 +24,35 @@ TINY = read_metadata(Path(__file__).parents[1] / "models" / "tiny" / "myllm-tiny
 
 
 def tenant(name: str, memory_bytes: int = 10, last_used: float = 0.0, *, is_idle: bool = True, is_pinned: bool = False) -> Tenant:
-    return Tenant(name, memory_bytes, last_used, is_idle, is_pinned)
+    return Tenant(name, Footprint(memory_bytes, memory_bytes), last_used, is_idle, is_pinned)
 
 
 def test_nobody_goes_while_there_is_room() -> None:
-    assert choose_evictions([tenant("a")], needed_bytes=5, free_bytes=5) == []
+    assert choose_evictions([tenant("a")], Footprint(5), Footprint(5)) == []
 
 
 def test_the_least_recently_used_go_first_and_no_more_than_needed() -> None:
     tenants = [tenant("new", last_used=3), tenant("old", last_used=1), tenant("middle", last_used=2)]
 
-    assert choose_evictions(tenants, needed_bytes=20, free_bytes=1) == ["old", "middle"]
+    assert choose_evictions(tenants, Footprint(20), Footprint(1)) == ["old", "middle"]
 
 
 def test_a_busy_or_pinned_model_is_never_named() -> None:
     tenants = [tenant("busy", is_idle=False), tenant("pinned", is_pinned=True)]
 
-    assert choose_evictions(tenants, needed_bytes=5, free_bytes=0) is None
-    assert choose_evictions([*tenants, tenant("idle", last_used=9)], needed_bytes=5, free_bytes=0) == ["idle"]
+    assert choose_evictions(tenants, Footprint(5), Footprint(0)) is None
+    assert choose_evictions([*tenants, tenant("idle", last_used=9)], Footprint(5), Footprint(0)) == ["idle"]
+
+
+def test_room_is_made_on_the_gpu_as_well() -> None:
+    tenants = [tenant("a", last_used=1), tenant("b", last_used=2)]
+
+    assert choose_evictions(tenants, Footprint(0, 15), Footprint(100, 5)) == ["a"]
+    assert choose_evictions(tenants, Footprint(0, 26), Footprint(100, 5)) is None
 
 
 def test_what_cannot_be_reached_evicts_nobody() -> None:
-    assert choose_evictions([tenant("a"), tenant("b")], needed_bytes=100, free_bytes=0) is None
+    assert choose_evictions([tenant("a"), tenant("b")], Footprint(100), Footprint(0)) is None
 
 
 def test_kv_bytes_are_layers_times_heads_times_lengths_times_size() -> None:

@@ -20,12 +20,13 @@ from typing import Any
 import llama_cpp.llama_cpp as C
 import numpy as np
 import numpy.typing as npt
+from llama_cpp._ggml import libggml
 
 from myllm.config import EngineOptions
 from myllm.engine.sequence import Batch
 from myllm.engine.tokens import Int32Array
 from myllm.errors import EngineFault, InsufficientMemory, ModelLoadFailed
-from myllm.types import Prompt, SamplingParams, Span
+from myllm.types import GPU, Prompt, SamplingParams, Span
 
 log = logging.getLogger("myllm.engine")
 
@@ -75,6 +76,23 @@ def device_bytes() -> dict[str, int]:
     """Bytes that llama.cpp has allocated on each device that is not the CPU, by its own account."""
     devices = {name: mib for name, mib in _buffer_mib.items() if not name.startswith("CPU") and not name.endswith("_Host")}
     return {name: int(mib * (1 << 20)) for name, mib in devices.items()}
+
+
+def gpus() -> list[GPU]:
+    """The GPUs that this build of llama.cpp can use, with what each has free now; none in a build for CPUs."""
+    ggml = libggml
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype, ggml.ggml_backend_dev_get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    ggml.ggml_backend_dev_name.restype, ggml.ggml_backend_dev_name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    ggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    ggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)]
+    found = []
+    for device in map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count())):
+        if ggml.ggml_backend_dev_type(device) in (1, 2):  # GPU and IGPU; 0 is the CPU
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+            found.append(GPU(ggml.ggml_backend_dev_name(device).decode(errors="replace"), free.value, total.value))
+    return found
 
 
 class LlamaModel:

@@ -81,6 +81,8 @@ async def _load_at_start(service: Service, readiness: Readiness) -> None:
             await service.manager.load(name, {})
         except MyLLMError as error:
             log.error("model '%s' was not loaded at start: %s", name, error.message)
+        except Exception:  # a bug must not keep the server "starting" for ever
+            log.exception("model '%s' was not loaded at start", name)
 
     await asyncio.gather(*(load(name) for name in service.settings.models))
     if readiness.status == "starting":

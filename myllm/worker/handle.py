@@ -24,7 +24,7 @@ import psutil
 
 from myllm.config import EngineOptions
 from myllm.errors import MyLLMError, QueueFull, WorkerDied, from_code
-from myllm.types import Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, Prompt, SamplingParams, Span, Usage
+from myllm.types import GPU, Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, Prompt, SamplingParams, Span, Usage
 from myllm.worker import messages as m
 
 log = logging.getLogger("myllm.worker")
@@ -78,6 +78,24 @@ class Generation:
         """End it for its reader with this error, after what has already come."""
         self._error = error
         self._news.set()
+
+
+async def find_gpus() -> list[GPU]:
+    """The GPUs as a short-lived worker sees them now; none where it fails, with its reason in the log."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "myllm.worker.main", str(theirs.fileno()), "--devices",
+            pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        _, errors = await process.communicate()
+        if process.returncode:
+            log.error("looking for GPUs failed: %s", errors.decode(errors="replace").strip().rpartition("\n")[2])
+            return []
+        frames = list(m.FrameBuffer().feed(ours.recv(1 << 16)))
+    message = m.decode_from_worker(frames[0]) if frames else None
+    return message.gpus if isinstance(message, m.Devices) else []
 
 
 class _Pipe(asyncio.Protocol):
@@ -280,7 +298,7 @@ class Worker:
             self._ready.set_result(message.info)
         elif isinstance(message, m.LoadFailed):
             self._ready.set_exception(from_code(message.code, message.message))
-        elif (answer := self._replies.get(message.id)) and not answer.done():
+        elif not isinstance(message, m.Devices) and (answer := self._replies.get(message.id)) and not answer.done():
             answer.set_result(message)
 
     def _deliver(self, delta: Delta) -> None:

@@ -4,7 +4,8 @@ Two threads. The inbox thread reads messages, tokenises and refuses what is wron
 `engine.step()` for ever and sends one message of outputs a step. When the server is gone the inbox reads end-of-file
 and the process ends, in the middle of a decode if need be.
 
-    python -m myllm.worker.main FD        FD: a connected stream socket, inherited
+    python -m myllm.worker.main FD [--devices]     FD: a connected stream socket, inherited; with --devices it tells the
+                                                   machine's GPUs and ends
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import psutil
 from myllm.config import EngineOptions
 from myllm.engine.embedder import MAX_INPUTS, Embedder, EmbeddingJob
 from myllm.engine.engine import Engine, check_token_ids
-from myllm.engine.llama import LlamaContext, LlamaModel, device_bytes, mapped_bytes
+from myllm.engine.llama import LlamaContext, LlamaModel, device_bytes, gpus, mapped_bytes
 from myllm.engine.tokens import Int32Array, TokenBuffer
 from myllm.errors import ContextLengthExceeded, InvalidRequest, MyLLMError, UnsupportedByModel
 from myllm.types import EngineStats, LoadPlan, ModelInfo, Span
@@ -221,6 +222,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the server, which lets us finish
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     connection = Connection(socket.socket(fileno=int(sys.argv[1])))
+    if "--devices" in sys.argv:
+        connection.send(m.Devices(gpus()))
+        return
     inbox: queue.SimpleQueue[m.ToWorker] = queue.SimpleQueue()
     deliver: list[Callable[[m.ToWorker], None]] = [inbox.put]
     threading.Thread(target=_read, args=(connection, lambda message: deliver[0](message)), daemon=True).start()

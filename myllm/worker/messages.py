@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from myllm.config import EngineOptions
-from myllm.types import Delta, EngineStats, LoadPlan, ModelInfo, Prompt, SamplingParams
+from myllm.types import GPU, Delta, EngineStats, LoadPlan, ModelInfo, Prompt, SamplingParams
 
 MAX_FRAME_BYTES = 1 << 30
 _LENGTH = struct.Struct("<I")
@@ -134,6 +134,12 @@ class Detokenized(_Message, frozen=True, array_like=True, tag=True):
     content: str
 
 
+class Devices(_Message, frozen=True, array_like=True, tag=True):
+    """What a worker that was started without a model says, and ends: the machine's GPUs."""
+
+    gpus: list[GPU]
+
+
 class Pong(_Message, frozen=True, array_like=True, tag=True):
     id: int
     stats: EngineStats
@@ -141,7 +147,7 @@ class Pong(_Message, frozen=True, array_like=True, tag=True):
 
 ToWorker = Start | Generate | Cancel | Embed | Tokenize | Detokenize | Ping
 Reply = Accepted | Refused | Embedded | Tokenized | Detokenized | Pong
-FromWorker = Loading | Ready | LoadFailed | Stepped | Reply
+FromWorker = Loading | Ready | LoadFailed | Stepped | Devices | Reply
 
 _encoder = msgspec.msgpack.Encoder()
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -43,6 +43,7 @@ MALFORMED = [
     (chat(session_id=""), "session_id"),
     (chat(session_id="x" * 129), "session_id"),
     (chat(options=[]), "'options' takes an object"),
+    (chat(options="hot"), "'options' takes an object"),
     (options(temperature=2.1), "'options.temperature' takes a number <= 2.0"),
     (options(temperature=-0.1), "'options.temperature'"),
     (options(temperature="hot"), "'options.temperature'"),

@@ -66,7 +66,8 @@ def test_chat_answers_with_message_session_usage_and_reason(server: LiveServer) 
 
 
 def test_the_streamed_text_equals_the_text_without_streaming(server: LiveServer) -> None:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Repeat after me: hello 😀 world 你好"}], "options": {"temperature": 0}}
+    messages = [{"role": "user", "content": "Repeat after me: hello 😀 world 你好"}]
+    body = {"model": "tiny", "messages": messages, "options": {"temperature": 0}}
 
     events = list(server.stream("/api/chat", **body))
     whole = server.post("/api/chat", **body).json()

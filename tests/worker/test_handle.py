@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from myllm.config import EngineOptions
 from myllm.errors import ContextLengthExceeded, InvalidRequest, ModelLoadFailed, QueueFull, WorkerDied
 from myllm.memory import plan_load

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings, strategies as st
+
 from myllm.config import EngineOptions
-from myllm.types import Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, SamplingParams, Span, Usage
+from myllm.types import GPU, Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, SamplingParams, Span, Usage
 from myllm.worker import messages as m
 
 INFO = ModelInfo(
     context_length=2048, num_cells=4096, parallel=4, vocab_size=10, embedding_length=8, bos_token="<s>", eos_token="</s>",
-    control_tokens=("<s>",), chat_template=None, can_generate=True, is_recurrent=False, load_ms=3, mapped_bytes=7, device_bytes={"CUDA0": 9},
+    control_tokens=("<s>",), chat_template=None, can_generate=True, is_recurrent=False, load_ms=3, mapped_bytes=7,
+    device_bytes={"CUDA0": 9},
 )  # fmt: skip
+PLAN = LoadPlan(context_length=2048, num_cells=4096, num_slots=4, gpu_layers=0)
 TO_WORKER = [
-    m.Start("tiny", "/models/tiny.gguf", EngineOptions(threads=3), LoadPlan(context_length=2048, num_cells=4096, num_slots=4, gpu_layers=0)),
+    m.Start("tiny", "/models/tiny.gguf", EngineOptions(threads=3), PLAN),
     m.Generate(1, SamplingParams(stop=("x",), logit_bias={5: -1.5}, seed=-3), (Span("a"), Span("<s>", is_literal=True))),
     m.Generate(2, SamplingParams(), token_ids=[1, 2]),
     m.Cancel(1),
@@ -33,6 +36,7 @@ FROM_WORKER = [
     m.Tokenized(4, [1]),
     m.Detokenized(5, "x"),
     m.Pong(6, EngineStats()),
+    m.Devices([GPU("CUDA0", 1, 2)]),
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from myllm.config import KVCacheType
 from myllm.errors import InvalidRequest
@@ -62,7 +62,7 @@ class ChatBody(Struct):
     messages: Annotated[list[MessageBody], Meta(min_length=1)]
     session_id: str | None = None
     stream: bool | None = None
-    options: Options = field(default_factory=Options)
+    options: Options | None = None
     think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive: str | float | None = None
 
@@ -71,7 +71,7 @@ class GenerateBody(Struct):
     model: str
     prompt: str
     stream: bool | None = None
-    options: Options = field(default_factory=Options)
+    options: Options | None = None
     keep_alive: str | float | None = None
 
 
@@ -122,15 +122,19 @@ def parse_chat(body: ChatBody, max_messages: int) -> ChatRequest:
     return ChatRequest(
         model=body.model,
         messages=tuple(Message(message.role, message.content) for message in body.messages),
-        sampling=body.options.to_sampling(),
+        sampling=_sampling(body.options),
         session_id=body.session_id,
         uses_session=True,
         keep_alive_s=keep_alive_s(body.keep_alive),
     )
 
 
+def _sampling(options: Options | None) -> dict[str, Any]:
+    return options.to_sampling() if options else {}
+
+
 def parse_generate(body: GenerateBody) -> CompletionRequest:
-    return CompletionRequest(body.model, body.prompt, body.options.to_sampling(), keep_alive_s(body.keep_alive))
+    return CompletionRequest(body.model, body.prompt, _sampling(body.options), keep_alive_s(body.keep_alive))
 
 
 def keep_alive_s(value: str | float | None) -> float | None:

@@ -171,7 +171,7 @@ class NativeAPI:
 
 
 def _wants_stream(request: Request, stream: bool | None) -> bool:
-    """The body decides; where it is silent, a client that accepts nothing but events gets events."""
+    """The body decides; where it is silent, a client that accepts events gets them."""
     return "text/event-stream" in request.headers.get("accept", "") if stream is None else stream
 
 
