@@ -39,7 +39,7 @@ README = (ROOT / "README.md").read_text()
 BASE_URL = "http://127.0.0.1:8000"
 
 # What differs between machines and runs; of these only the kind of the value is compared.
-VARYING = {"cached_tokens", "uptime_s", "total", "available", "cells_used", "memory_bytes", "expires_at", "embeddings"}
+VARYING = {"cached_tokens", "uptime_s", "total", "available", "cells_used", "memory_bytes", "estimated_bytes", "expires_at", "embeddings"}
 
 BODIES: dict[str, type[msgspec.Struct]] = {
     "POST /api/chat": bodies.ChatBody,

@@ -27,7 +27,7 @@ def ps(as_json: AsJSON = False) -> None:
     if as_json:
         print_json(status)
         return
-    header = ("NAME", "STATUS", "MEMORY", "CONTEXT", "CELLS", "PARALLEL", "RUNNING", "WAITING", "TOKENS/S", "UNTIL")
+    header = ("NAME", "STATUS", "MEMORY", "ESTIMATE", "CONTEXT", "CELLS", "PARALLEL", "RUNNING", "WAITING", "TOKENS/S", "UNTIL")
     print_table(header, [_row(model) for model in status["models"]])
 
 
@@ -74,11 +74,14 @@ def _tell(answer: JSON, as_json: bool) -> None:
 
 
 def _row(model: JSON) -> tuple[str, ...]:
+    if model["status"] == "waiting":
+        return (model["name"], "waiting for room", "", *[""] * 5, str(model["waiting"]), "", "")
     if model["status"] != "loaded":
-        return (model["name"], f"loading {model['progress']:.0%}", size(model["memory_bytes"]), *[""] * 7)
+        return (model["name"], f"loading {model['progress']:.0%}", "", size(model["estimated_bytes"]), *[""] * 7)
     cells = f"{model['cells_used']:,}/{model['cells_total']:,}"
     numbers = (str(model[key]) for key in ("parallel", "running", "waiting", "tokens_per_second"))
-    return (model["name"], "loaded", size(model["memory_bytes"]), f"{model['context_size']:,}", cells, *numbers, _until(model))
+    sizes = (size(model["memory_bytes"]), size(model["estimated_bytes"]), f"{model['context_size']:,}")
+    return (model["name"], "loaded", *sizes, cells, *numbers, _until(model))
 
 
 def _until(model: JSON) -> str:

@@ -32,6 +32,13 @@ log = logging.getLogger("myllm.worker")
 R = TypeVar("R", bound=m.Reply)
 LAST_WORDS = 12  # lines of a worker's log that an error may quote
 EXIT_WAIT_S = 5.0
+DAMAGED = "; the file may be damaged, or of an architecture that this llama.cpp does not support"
+HINTS: dict[int, str] = {
+    signal.SIGKILL: "; the system may have run out of memory",
+    signal.SIGABRT: DAMAGED,
+    signal.SIGSEGV: DAMAGED,
+    signal.SIGFPE: DAMAGED,
+}
 HEARTBEAT_S = 5.0
 HANG_S = 120.0  # longer than any honest step: a chunk of prompt is cut to about a second
 
@@ -330,7 +337,7 @@ class Worker:
         code = await self._process.wait()
         await self._log_reader
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+        hint = HINTS.get(-code, "")
         if self._verdict:
             how, hint = self._verdict, ""
         words = f"; its last words: {self._last_words[-1]}" if self._last_words else ""

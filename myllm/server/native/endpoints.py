@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 from starlette.requests import Request
@@ -38,6 +38,7 @@ from myllm.server.native.render import (
     render_pull_event,
     render_status,
     render_stream_error,
+    render_waiting,
     render_whole_model,
 )  # fmt: skip
 from myllm.server.streaming import EventStream, while_connected
@@ -145,9 +146,14 @@ class NativeAPI:
                 "version": __version__,
                 "uptime_s": round(time.monotonic() - self.started, 3),
                 "memory": {"total": memory.total, "available": memory.available, "budget": self.service.settings.memory_budget},
-                "models": [render_status(model) for model in self.service.manager.loaded()],
+                "models": self._model_lines(),
             }
         )
+
+    def _model_lines(self) -> list[dict[str, Any]]:
+        manager = self.service.manager
+        loaded = {model.name: render_status(model) for model in manager.loaded()}
+        return [*loaded.values(), *(render_waiting(*line) for line in manager.waiting().items() if line[0] not in loaded)]
 
     async def _body(self, request: Request, kind: type[T]) -> T:
         return decode(await read_body(request, self._max_bytes), kind)

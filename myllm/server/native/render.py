@@ -145,9 +145,17 @@ def render_status(model: LoadedModel) -> dict[str, Any]:
         "tokens_per_second": round(stats.tokens_per_second, 1) if stats and stats.running else 0.0,
         "preemptions": stats.preemptions if stats else 0,
         "memory_bytes": model.memory_bytes,
+        "estimated_bytes": model.footprint.ram,
+        "gpu_layers": model.plan.gpu_layers,
+        "gpu_bytes": model.reserved.gpu,
         "expires_at": model.expires_at,
         "pinned": model.is_pinned,
     }
+
+
+def render_waiting(name: str, num_requests: int) -> dict[str, Any]:
+    """A line of GET /api/status for a model that waits for room in memory."""
+    return {"name": name, "status": "waiting", "requests": num_requests, "waiting": num_requests}
 
 
 def json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
