@@ -125,6 +125,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
     keepalive_comment_s: Timeout = 15.0
     drain_timeout_s: Seconds = 30.0
     load_timeout_s: Timeout = 600.0
+    hang_timeout_s: Timeout = 120.0
     max_body_bytes: Bytes = 20_000_000
     max_messages: Positive = 10_000
     services: dict[str, ServiceSettings] = field(default_factory=dict)
@@ -350,7 +351,7 @@ def _port_or_none(value: Any) -> Any:
 
 # What a value passes before its type is checked: TOML has no null, no durations and no sizes.
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("keep_alive", "request_timeout", "keepalive_comment_s", "drain_timeout_s", "load_timeout_s"), parse_duration),
+    **dict.fromkeys(("keep_alive", "request_timeout", "keepalive_comment_s", "drain_timeout_s", "load_timeout_s", "hang_timeout_s"), parse_duration),
     **dict.fromkeys(("ollama_port", "ui_port"), _port_or_none),
     **dict.fromkeys(("default_model", "ssl_certfile", "ssl_keyfile"), lambda value: None if value == "" else value),
     **dict.fromkeys(("kv_cache_type", "log_level"), _lower),

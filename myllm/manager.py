@@ -231,7 +231,7 @@ class ModelManager:
             raise self._failed(model, error) from None
         self._failures.pop(model.name, None)
         worker.died.add_done_callback(lambda death: self._mourn(model, death.result()))
-        self._in_background(worker.watch())
+        self._in_background(worker.watch(self.settings.hang_timeout_s))
         log.info("model '%s' loaded in %.1f s", model.name, time.monotonic() - started)
         return worker
 

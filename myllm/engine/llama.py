@@ -48,12 +48,16 @@ _buffer_mib: dict[str, float] = {}  # by llama.cpp's name of the kind of buffer:
 _BUFFER = re.compile(r"(\S+) (?:model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 
 
+# What llama.cpp warns of and we mean: the cells of all sequences exceed one's context, a generative model gets a pooling.
+OURS_BY_DESIGN = ("n_ctx_train", "pooling_type")
+
+
 def _on_log(level: int, text: bytes, _user_data: Any) -> None:
     message = text.decode(errors="replace").strip()
     if level == 4:  # GGML_LOG_LEVEL_ERROR
         _last_errors.append(message)
         log.error("llama.cpp: %s", message)
-    elif level == 3 and "n_ctx_train" not in message:  # the cells of all sequences may well exceed one's context
+    elif level == 3 and not any(topic in message for topic in OURS_BY_DESIGN):
         log.info("llama.cpp: %s", message)
     elif found := _BUFFER.search(message):
         _buffer_mib[found[1]] = _buffer_mib.get(found[1], 0.0) + float(found[2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import signal
 import socket
 import sys
@@ -40,7 +41,6 @@ HINTS: dict[int, str] = {
     signal.SIGFPE: DAMAGED,
 }
 HEARTBEAT_S = 5.0
-HANG_S = 120.0  # longer than any honest step: a chunk of prompt is cut to about a second
 
 
 class Generation:
@@ -222,8 +222,8 @@ class Worker:
         """Answered between two steps: how a worker shows that it is not stuck."""
         return (await self._ask(m.Ping(next(self._ids)), m.Pong)).stats
 
-    async def watch(self) -> None:
-        """Ask for a sign of life whenever nothing was heard for a while; a worker that gives none for HANG_S is killed.
+    async def watch(self, hang_s: float) -> None:
+        """Ask for a sign of life whenever nothing was heard for a while; a worker that gives none for `hang_s` is killed.
 
         Returns when the worker is dead or stopping.
         """
@@ -232,9 +232,9 @@ class Worker:
             if time.monotonic() - self._heard < HEARTBEAT_S:
                 continue
             try:
-                await asyncio.wait_for(self.ping(), HANG_S)
+                await asyncio.wait_for(self.ping(), None if hang_s == math.inf else hang_s)
             except TimeoutError:
-                self._verdict = f"gave no sign of life for {HANG_S:g} s and was ended"
+                self._verdict = f"gave no sign of life for {hang_s:g} s and was ended"
                 self._process.kill()
                 return
             except WorkerDied:
