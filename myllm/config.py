@@ -349,9 +349,10 @@ def _port_or_none(value: Any) -> Any:
     return None if number in (0, "") and not isinstance(number, bool) else number
 
 
+_DURATIONS = ("keep_alive", "request_timeout", "keepalive_comment_s", "drain_timeout_s", "load_timeout_s", "hang_timeout_s")
 # What a value passes before its type is checked: TOML has no null, no durations and no sizes.
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("keep_alive", "request_timeout", "keepalive_comment_s", "drain_timeout_s", "load_timeout_s", "hang_timeout_s"), parse_duration),
+    **dict.fromkeys(_DURATIONS, parse_duration),
     **dict.fromkeys(("ollama_port", "ui_port"), _port_or_none),
     **dict.fromkeys(("default_model", "ssl_certfile", "ssl_keyfile"), lambda value: None if value == "" else value),
     **dict.fromkeys(("kv_cache_type", "log_level"), _lower),
