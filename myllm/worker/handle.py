@@ -96,6 +96,7 @@ async def find_gpus() -> list[GPU]:
             pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
+        theirs.close()  # so that reading ends where the child has said nothing
         _, errors = await process.communicate()
         if process.returncode:
             log.error("looking for GPUs failed: %s", errors.decode(errors="replace").strip().rpartition("\n")[2])

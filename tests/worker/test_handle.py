@@ -17,7 +17,7 @@ from myllm.errors import ContextLengthExceeded, InvalidRequest, ModelLoadFailed,
 from myllm.memory import plan_load
 from myllm.store.metadata import read_metadata
 from myllm.types import FinishReason, LoadPlan, SamplingParams, Span
-from myllm.worker.handle import Generation, Worker
+from myllm.worker.handle import Generation, Worker, find_gpus
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
 ONCE = (Span("Once upon a time"),)
@@ -182,3 +182,10 @@ def test_a_file_that_is_no_model_fails_with_its_name_and_leaves_no_process(tmp_p
         asyncio.run(Worker.start("odd", path, EngineOptions(), plan_of(), queue_size=1))
 
     assert set(psutil.Process().children()) <= before
+
+
+def test_the_machines_gpus_are_told_by_a_worker_that_ends() -> None:
+    gpus = asyncio.run(find_gpus())
+
+    assert all(gpu.name and 0 <= gpu.free_bytes <= gpu.total_bytes for gpu in gpus)
+    assert not [child for child in psutil.Process().children() if "--devices" in child.cmdline()]
