@@ -210,7 +210,8 @@ class ModelManager:
 
         if deaths := self._deaths.get(model.name):
             await asyncio.sleep(deaths.pause_s)
-        await asyncio.gather(*evictions)  # their memory first: two at once is how a machine runs out of it
+        if evictions:  # their memory first: two at once is how a machine runs out of it
+            await asyncio.wait(evictions)  # which goes on without us if this load is cancelled
         started = time.monotonic()
         self.num_loads += 1
         limit_s = self.settings.load_timeout_s

@@ -162,6 +162,25 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkeypatch:
     with_manager(tmp_path, test, Settings(hang_timeout_s=0.5))
 
 
+def test_closing_in_the_middle_of_a_load_still_ends_the_worker_that_it_evicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelling the load cancelled the eviction with it, and a worker that hung was never killed."""
+    monkeypatch.setattr("myllm.worker.handle.EXIT_WAIT_S", 0.3)
+
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("one") as lease:
+            os.kill(lease.worker.pid, signal.SIGSTOP)
+            evicted = psutil.Process(lease.worker.pid)
+        loading = asyncio.create_task(manager.load("two", {}))
+        await until(lambda: manager.status("two") == "loading")
+
+        await manager.close()
+
+        await asyncio.gather(loading, return_exceptions=True)
+        assert not evicted.is_running()
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
+
+
 def test_room_is_made_by_the_idle_model_that_was_used_longest_ago(tmp_path: Path) -> None:
     async def test(manager: ModelManager) -> None:
         for name in ("one", "two", "one"):
