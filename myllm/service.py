@@ -57,7 +57,8 @@ class Reply:
     """A running generation: iterate for lists of events, one list for all that a step (or several) brought.
 
     `text`, `finish_reason` and `usage` grow as it is iterated. A worker that dies before anything was streamed is
-    replaced once, unseen; later than that, WorkerDied is raised to the reader.
+    replaced once, unseen; later than that, WorkerDied is raised to the reader. Who asks for the whole with `finish` has
+    seen nothing until the end, so there the answer begins anew.
     """
 
     def __init__(self, model: str, generation: Generation, restart: Callable[[], Awaitable[Generation]] | None) -> None:
@@ -69,6 +70,7 @@ class Reply:
         self._generation = generation
         self._restart = restart
         self._pieces: list[str] = []
+        self._is_streamed = True
         self._on_end: Callable[[], Awaitable[None]] | None = None
 
     def on_end(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -88,14 +90,16 @@ class Reply:
                         await self._on_end()
                     yield events
             except WorkerDied as death:
-                if self._pieces or self._restart is None:
+                if self._restart is None or (self._pieces and self._is_streamed):
                     raise
                 log.warning("%s; trying once more", death.message)
                 restart, self._restart = self._restart, None
+                self._pieces.clear()
                 self._generation = await restart()
 
     async def finish(self) -> Finished:
         """Run to the end without streaming."""
+        self._is_streamed = False
         async for _ in self:
             pass
         assert self.finish_reason is not None

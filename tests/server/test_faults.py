@@ -77,6 +77,24 @@ def test_a_worker_that_dies_before_anything_was_answered_is_replaced_unseen(
     assert server.worker_pids() != [pid]
 
 
+def test_an_answer_without_streaming_survives_a_worker_that_dies_in_the_middle_of_it(make_server: Callable[..., LiveServer]) -> None:
+    """Its client had seen nothing, yet it got a 500, because the engine had already produced a part."""
+    server = make_server("--model", "tiny", "--threads", "1")
+    server.chat("Hello!")
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(server.post("/api/chat", **STORY, session_id="whole")))
+    asking.start()
+    wait_until(lambda: server.status()["cells_used"] > 100, "a part of the answer was produced")
+
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    asking.join()
+
+    assert answers[0].status_code == 200, answers[0].text
+    text = answers[0].json()["message"]["content"]
+    assert text.startswith("Chapter 1") and text.count("Chapter 1\n") == 1
+    assert server.http.get("/api/sessions/whole").json()["messages"][-1]["content"] == text
+
+
 def test_a_client_that_leaves_stops_its_generation_and_frees_its_place(make_server: Callable[..., LiveServer]) -> None:
     server = make_server("--model", "tiny")
     with httpx.stream("POST", f"{server.url}/api/chat", json={**STORY, "stream": True, "session_id": "left"}) as response:
