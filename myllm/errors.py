@@ -8,6 +8,9 @@
     │   └── BodyTooLarge           413 body_too_large
     ├── Unauthorized               401 invalid_api_key
     ├── Forbidden                  403 forbidden
+    │   └── InsufficientScope      403 insufficient_scope       the key's scope does not cover what was asked
+    ├── RateLimited                429 rate_limit_exceeded      a minute's limit; `retry_after_s` until it is over
+    │   └── QuotaExceeded          429 insufficient_quota       the day's
     ├── NotFound                   404 not_found
     │   ├── ModelNotFound          404 model_not_found
     │   └── SessionNotFound        404 session_not_found
@@ -75,6 +78,18 @@ class Unauthorized(MyLLMError):
 
 class Forbidden(MyLLMError):
     status, code = 403, "forbidden"
+
+
+class InsufficientScope(Forbidden):
+    code = "insufficient_scope"
+
+
+class RateLimited(MyLLMError):
+    status, code = 429, "rate_limit_exceeded"
+
+
+class QuotaExceeded(RateLimited):
+    code = "insufficient_quota"
 
 
 class NotFound(MyLLMError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,30 +20,22 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from myllm.caller import ANYBODY, Caller
 from myllm.chat.library import TemplateLibrary
 from myllm.chat.template import ChatTemplate
+from myllm.chat.trimming import drop_oldest, droppable
 from myllm.config import Settings
-from myllm.errors import GenerationTimeout, UnsupportedByModel, WorkerDied
+from myllm.errors import GenerationTimeout, InvalidRequest, UnsupportedByModel, WorkerDied
 from myllm.loaded_model import ModelLease
 from myllm.manager import ModelManager
+from myllm.reply import Reply
 from myllm.sessions import Session, SessionInfo, SessionStore
+from myllm.spending import Spending
+from myllm.store.catalog import BUNDLED_NAME
 from myllm.store.pull import Puller
 from myllm.store.pull_task import PullTask
 from myllm.store.store import InstalledModel, Store
-from myllm.types import (
-    ChatRequest,
-    CompletionRequest,
-    Delta,
-    Event,
-    Finished,
-    FinishReason,
-    Message,
-    Prompt,
-    SamplingParams,
-    Span,
-    TextDelta,
-    Usage,
-)  # fmt: skip
+from myllm.types import ChatRequest, CompletionRequest, FinishReason, Message, Prompt, SamplingParams, Span
 from myllm.worker.handle import Generation, Worker
 
 log = logging.getLogger("myllm.service")
@@ -53,70 +45,6 @@ Start = Callable[[ModelLease], Awaitable[Generation]]
 ANSWER_SHARE = 4  # a trimmed history leaves at least a quarter of the context for the answer
 
 
-class Reply:
-    """A running generation: iterate for lists of events, one list for all that a step (or several) brought.
-
-    `text`, `finish_reason` and `usage` grow as it is iterated. A worker that dies before anything was streamed is
-    replaced once, unseen; later than that, WorkerDied is raised to the reader. Who asks for the whole with `finish` has
-    seen nothing until the end, so there the answer begins anew.
-    """
-
-    def __init__(self, model: str, generation: Generation, restart: Callable[[], Awaitable[Generation]] | None) -> None:
-        self.model = model
-        self.session_id: str | None = None
-        self.truncated_messages = 0
-        self.finish_reason: FinishReason | None = None
-        self.usage = Usage(generation.num_prompt_tokens)
-        self._generation = generation
-        self._restart = restart
-        self._pieces: list[str] = []
-        self._is_streamed = True
-        self._on_end: Callable[[], Awaitable[None]] | None = None
-
-    def on_end(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Await this once the last token is there, before the last events are handed out."""
-        self._on_end = callback
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        while self.finish_reason is None:
-            try:
-                async for deltas in self._generation:
-                    events = self._events(deltas)
-                    if self.finish_reason is not None and self._on_end is not None:
-                        await self._on_end()
-                    yield events
-            except WorkerDied as death:
-                if self._restart is None or (self._pieces and self._is_streamed):
-                    raise
-                log.warning("%s; trying once more", death.message)
-                restart, self._restart = self._restart, None
-                self._pieces.clear()
-                self._generation = await restart()
-
-    async def finish(self) -> Finished:
-        """Run to the end without streaming."""
-        self._is_streamed = False
-        async for _ in self:
-            pass
-        assert self.finish_reason is not None
-        return Finished(self.finish_reason, self.usage)
-
-    def _events(self, deltas: list[Delta]) -> list[Event]:
-        events: list[Event] = []
-        for delta in deltas:
-            if delta.text:
-                self._pieces.append(delta.text)
-                events.append(TextDelta(delta.text))
-            if delta.finish is not None:
-                self.finish_reason, self.usage = delta.finish, delta.usage or self.usage
-                events.append(Finished(self.finish_reason, self.usage))
-        return events
-
-
 @dataclass(frozen=True)
 class Embeddings:
     model: str
@@ -124,8 +52,17 @@ class Embeddings:
     num_tokens: int
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """scores: one a document, in the documents' order; higher is better."""
+
+    model: str
+    scores: list[float]
+    num_tokens: int
+
+
 class Service:
-    """One per server. `owner` is the name of the key that asks; None sees everything (no keys, or an admin)."""
+    """One per server. `caller` is who asks: whose sessions it sees, whose tokens it spends."""
 
     def __init__(self, settings: Settings, store: Store, sessions: SessionStore, manager: ModelManager, library: TemplateLibrary) -> None:
         self.settings = settings
@@ -137,41 +74,77 @@ class Service:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def chat(self, request: ChatRequest, owner: str | None = None) -> AsyncIterator[Reply]:
+    async def chat(self, request: ChatRequest, caller: Caller = ANYBODY) -> AsyncIterator[Reply]:
         """A chat; with `uses_session` its history is the session's, and both sides of the turn are stored in it."""
         if not request.uses_session:
-            async with self._reply(request, self._chat_start(request, request.messages)) as reply:
+            async with self._reply(request, caller, self._chat_start(request, request.messages)) as reply:
                 yield reply
             return
         session_id = self.sessions.new_id() if request.session_id is None else request.session_id
         self.sessions.check_id(session_id)
         async with self._turn(session_id):
-            history = await asyncio.to_thread(self.sessions.preview, session_id, request.messages, owner)
+            history = await asyncio.to_thread(self.sessions.preview, session_id, request.messages, caller.owner)
             trimmed = _Trimmed()
-            async with self._reply(request, self._chat_start(request, history, trimmed)) as reply:
+            async with self._reply(request, caller, self._chat_start(request, history, trimmed)) as reply:
                 reply.session_id, reply.truncated_messages = session_id, trimmed.num_messages
-                async with self._stored(session_id, request, reply, owner):
+                async with self._stored(session_id, request, reply, caller.owner):
                     yield reply
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest) -> AsyncIterator[Reply]:
-        """The continuation of a text or of token ids."""
+    async def complete(self, request: CompletionRequest, caller: Caller = ANYBODY) -> AsyncIterator[Reply]:
+        """The continuation of a text or of token ids, or what fills the gap between it and the suffix."""
         prompt = (Span(request.prompt),) if isinstance(request.prompt, str) else list(request.prompt)
+        unfilled = request.suffix
 
         async def start(lease: ModelLease) -> Generation:
-            return await lease.worker.generate(prompt, self._sampling(lease, request.sampling))
+            nonlocal unfilled
+            sampling = self._sampling(lease, request.sampling)
+            if request.suffix is None or not lease.worker.info.can_fill_in:
+                return await lease.worker.generate(prompt, sampling)
+            unfilled = None
+            return await lease.worker.generate(prompt, sampling, suffix=request.suffix)
 
-        async with self._reply(request, start) as reply:
+        async with self._reply(request, caller, start) as reply:
+            reply.unfilled_suffix = unfilled
             yield reply
 
-    async def embed(self, model: str, inputs: list[str | list[int]]) -> Embeddings:
-        """One L2-normalised vector an input, in order."""
+    async def embed(
+        self, model: str, inputs: Sequence[str | list[int]], caller: Caller = ANYBODY, *, dimensions: int | None = None
+    ) -> Embeddings:
+        """One L2-normalised vector an input, in order; `dimensions` keeps so many and normalises anew."""
 
         async def work(lease: ModelLease) -> Embeddings:
-            vectors, num_tokens = await lease.worker.embed(inputs)
-            return Embeddings(lease.name, vectors, num_tokens)
+            length = lease.worker.info.embedding_length
+            if dimensions is not None and dimensions > length:
+                raise InvalidRequest(f"'dimensions' takes 1 to {length:,}, what model '{lease.name}' has", param="dimensions")
+            vectors, num_tokens = await lease.worker.embed(list(inputs))
+            return Embeddings(lease.name, [_shortened(vector, dimensions) for vector in vectors], num_tokens)
 
-        return await self._on_worker(model, work)
+        async with _spending(caller, inputs) as spent:
+            embeddings = await self._on_worker(model, work)
+            spent(embeddings.num_tokens)
+        return embeddings
+
+    async def rank(self, model: str, query: str, documents: Sequence[str], caller: Caller = ANYBODY) -> Ranking:
+        """How well each document answers the query, as the model scores it. Raises UnsupportedByModel."""
+
+        async def work(lease: ModelLease) -> Ranking:
+            scores, num_tokens = await lease.worker.rank(query, list(documents))
+            return Ranking(lease.name, scores, num_tokens)
+
+        async with _spending(caller, [query, *documents]) as spent:
+            ranking = await self._on_worker(model, work)
+            spent(ranking.num_tokens)
+        return ranking
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """How many tokens the chat's prompt has, template included."""
+
+        async def work(lease: ModelLease) -> int:
+            prompt = await self._render(self._template(lease), request, request.messages)
+            return len(await lease.worker.tokenize(prompt))
+
+        return await self._on_worker(request.model, work)
 
     async def tokenize(self, model: str, content: str, *, add_special: bool, parse_special: bool) -> list[int]:
         spans = (Span(content, is_literal=not parse_special),)
@@ -195,6 +168,13 @@ class Service:
 
     async def resolve(self, name: str) -> InstalledModel:
         return await asyncio.to_thread(self.store.resolve, name)
+
+    async def default_model(self) -> str:
+        """What answers where no model is named: the setting's, else the only installed one, else the bundled one."""
+        if self.settings.default_model:
+            return self.settings.default_model
+        installed = await self.list_models()
+        return installed[0].name if len(installed) == 1 else BUNDLED_NAME
 
     async def remove_model(self, name: str) -> str:
         """Unload and forget a model. Raises Conflict for the bundled one."""
@@ -220,20 +200,20 @@ class Service:
             return override.name if isinstance(override, Path) else override
         return "gguf" if installed.metadata.chat_template else None
 
-    async def list_sessions(self, limit: int, offset: int, owner: str | None = None) -> list[SessionInfo]:
-        return list(await asyncio.to_thread(self.sessions.list, limit, offset, owner))
+    async def list_sessions(self, limit: int, offset: int, caller: Caller = ANYBODY) -> list[SessionInfo]:
+        return list(await asyncio.to_thread(self.sessions.list, limit, offset, caller.owner))
 
-    async def get_session(self, session_id: str, owner: str | None = None) -> Session:
-        return await asyncio.to_thread(self.sessions.get, session_id, owner)
+    async def get_session(self, session_id: str, caller: Caller = ANYBODY) -> Session:
+        return await asyncio.to_thread(self.sessions.get, session_id, caller.owner)
 
-    async def rename_session(self, session_id: str, title: str, owner: str | None = None) -> SessionInfo:
-        return await asyncio.to_thread(self.sessions.set_title, session_id, title, owner)
+    async def rename_session(self, session_id: str, title: str, caller: Caller = ANYBODY) -> SessionInfo:
+        return await asyncio.to_thread(self.sessions.set_title, session_id, title, caller.owner)
 
-    async def delete_session(self, session_id: str, owner: str | None = None) -> None:
-        await asyncio.to_thread(self.sessions.delete, session_id, owner)
+    async def delete_session(self, session_id: str, caller: Caller = ANYBODY) -> None:
+        await asyncio.to_thread(self.sessions.delete, session_id, caller.owner)
 
-    async def fork_session(self, session_id: str, at: int | None, owner: str | None = None) -> SessionInfo:
-        return await asyncio.to_thread(self.sessions.fork, session_id, at, owner)
+    async def fork_session(self, session_id: str, at: int | None, caller: Caller = ANYBODY) -> SessionInfo:
+        return await asyncio.to_thread(self.sessions.fork, session_id, at, caller.owner)
 
     async def close(self) -> None:
         """End the workers and close the database."""
@@ -241,8 +221,9 @@ class Service:
         self.sessions.close()
 
     @asynccontextmanager
-    async def _reply(self, request: ChatRequest | CompletionRequest, start: Start) -> AsyncIterator[Reply]:
+    async def _reply(self, request: ChatRequest | CompletionRequest, caller: Caller, start: Start) -> AsyncIterator[Reply]:
         """A started generation with its lease; `start` runs again, on a new worker, if the first one dies unseen."""
+        spending = Spending(caller.budget, request.sampling.get("max_tokens"))
         async with AsyncExitStack() as stack:
 
             async def begin() -> Generation:
@@ -252,6 +233,7 @@ class Service:
                 stack.callback(generation.cancel)
                 stack.callback(self._limit(generation).cancel)
                 names.append(lease.name)
+                await spending.begin(generation.num_prompt_tokens)
                 return generation
 
             names: list[str] = []
@@ -261,7 +243,11 @@ class Service:
             except WorkerDied as death:
                 log.warning("%s; trying once more", death.message)
                 generation, restart = await begin(), None
-            yield Reply(names[-1], generation, restart)
+            reply = Reply(names[-1], generation, restart, spending)
+            try:
+                yield reply
+            finally:
+                await asyncio.shield(spending.settle(reply.usage_so_far))
 
     def _limit(self, generation: Generation) -> asyncio.TimerHandle:
         limit_s = self.settings.request_timeout
@@ -273,12 +259,16 @@ class Service:
             sampling = self._sampling(lease, request.sampling)
             template = self._template(lease)
             if trimmed is None:
-                prompt = await asyncio.to_thread(template.render, messages, think=request.think)
+                prompt = await self._render(template, request, messages)
             else:
                 prompt, trimmed.num_messages = await self._fit(lease.worker, template, messages, request, sampling)
             return await lease.worker.generate(prompt, sampling)
 
         return start
+
+    @staticmethod
+    async def _render(template: ChatTemplate, request: ChatRequest, messages: tuple[Message, ...]) -> Prompt:
+        return await asyncio.to_thread(template.render, messages, think=request.think, extra=request.template_kwargs)
 
     async def _fit(
         self, worker: Worker, template: ChatTemplate, history: tuple[Message, ...], request: ChatRequest, sampling: SamplingParams
@@ -288,7 +278,7 @@ class Service:
         room = context - min(sampling.max_tokens or context, context // ANSWER_SHARE)
 
         async def attempt(num_dropped: int) -> tuple[Prompt, bool]:
-            prompt = await asyncio.to_thread(template.render, drop_oldest(history, num_dropped), think=request.think)
+            prompt = await self._render(template, request, drop_oldest(history, num_dropped))
             if sum(len(span.text.encode(errors="replace")) for span in prompt) < room:
                 return prompt, True  # a token is at least one byte
             return prompt, len(await worker.tokenize(prompt)) <= room
@@ -373,21 +363,29 @@ class _Trimmed:
     num_messages = 0
 
 
-def droppable(history: tuple[Message, ...]) -> list[int]:
-    """How many messages may be dropped from the front (after the system's): whole turns, never the last user's."""
-    first = _num_system(history)
-    starts = [i for i, message in enumerate(history) if message.role == "user" and i > first]
-    return [start - first for start in starts]
+@asynccontextmanager
+async def _spending(caller: Caller, inputs: Sequence[str | list[int]]) -> AsyncIterator[Callable[[int], None]]:
+    """Tokens of a request that generates nothing: an estimate is reserved, what it is told were really used is settled."""
+    estimate = sum(len(each) if isinstance(each, list) else len(each.encode(errors="replace")) // 3 + 2 for each in inputs)
+    used = 0
+
+    def spent(num_tokens: int) -> None:
+        nonlocal used
+        used = num_tokens
+
+    if caller.budget is None:
+        yield spent
+        return
+    await caller.budget.reserve(estimate)
+    try:
+        yield spent
+    finally:
+        await asyncio.shield(caller.budget.settle(estimate, used))
 
 
-def drop_oldest(history: tuple[Message, ...], count: int) -> tuple[Message, ...]:
-    """Without `count` messages after the leading system messages."""
-    first = _num_system(history)
-    return history[:first] + history[first + count :]
-
-
-def _num_system(history: tuple[Message, ...]) -> int:
-    count = 0
-    while count < len(history) and history[count].role in ("system", "developer"):
-        count += 1
-    return count
+def _shortened(vector: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:
+    if dimensions is None or dimensions >= len(vector):
+        return vector
+    short = vector[:dimensions]
+    length = float(np.linalg.norm(short))
+    return short / length if length > 0 else short

@@ -57,7 +57,9 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
 
     temperature 0 is argmax. top_k 0, top_p 1, min_p 0 and typical_p 1 are off; so are repeat_penalty 1 and the other
     penalties at 0. `penalty_last_n` counts tokens back from the newest, prompt included; -1 means the whole context.
-    `max_tokens` None generates to the end of the context. `seed` None draws one.
+    `max_tokens` None generates to the end of the context. `seed` None draws one. `num_logprobs` None tells no log
+    probabilities, 0 the picked token's alone, n also the n likeliest tokens at its place; `prompt_logprobs` tells them for
+    the prompt as well, which is then evaluated anew from its first token.
     """
 
     temperature: float = 0.8
@@ -74,6 +76,8 @@ class SamplingParams(Struct, frozen=True, omit_defaults=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    num_logprobs: int | None = None
+    prompt_logprobs: bool = False
 
     def updated(self, overrides: dict[str, Any]) -> SamplingParams:
         """A copy in which each given value replaces the default; None means not given."""
@@ -85,6 +89,7 @@ class ChatRequest(Struct, frozen=True):
     """One chat call, of no dialect. `sampling` holds only what the client gave (names of SamplingParams).
 
     think: None lets the model's template decide nothing (off); True or an effort asks for reasoning.
+    template_kwargs: further variables for the chat template, by the names that it knows.
     """
 
     model: str
@@ -94,15 +99,21 @@ class ChatRequest(Struct, frozen=True):
     uses_session: bool = False
     think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive_s: float | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 class CompletionRequest(Struct, frozen=True):
-    """Raw text in, its continuation out; control tokens in `prompt` are parsed as such."""
+    """Raw text in, its continuation out; control tokens in `prompt` are parsed as such.
+
+    suffix: what comes after the gap that is to be filled, on a model with fill-in-the-middle tokens. Such a request's
+    texts are code, not markup: control tokens in them are letters.
+    """
 
     model: str
     prompt: str | tuple[int, ...]
     sampling: dict[str, Any] = field(default_factory=dict)
     keep_alive_s: float | None = None
+    suffix: str | None = None
 
 
 class Usage(Struct, frozen=True):
@@ -117,10 +128,33 @@ class Usage(Struct, frozen=True):
         return self.prompt_tokens + self.completion_tokens
 
 
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """A token of the answer (or of the prompt), and how likely the model itself held it.
+
+    `text` is what the token added to the text: the texts of all tokens, one after the other, are the text, so a token that
+    only begins a character adds "" and the one that completes it all of it. `raw` are the token's own bytes. `logprob` is of
+    the model's distribution before bias, penalties and temperature; None for the first token of a prompt, which nothing
+    predicted. `top` are the likeliest tokens at its place (raw, logprob), the likeliest first.
+    """
+
+    token_id: int
+    text: str
+    raw: bytes
+    logprob: float | None
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
 class TextDelta(Struct, frozen=True):
-    """Whole characters of the answer, never a part of a stop string."""
+    """Whole characters of the answer, never a part of a stop string; with logprobs, its tokens."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class PromptLogprobs(Struct, frozen=True):
+    """The prompt's tokens, all of them, before the first TextDelta; only where they were asked for."""
+
+    tokens: tuple[TokenLogprob, ...]
 
 
 class ReasoningDelta(Struct, frozen=True):
@@ -136,13 +170,14 @@ class Finished(Struct, frozen=True):
     usage: Usage
 
 
-Event = TextDelta | ReasoningDelta | Finished
+Event = TextDelta | ReasoningDelta | PromptLogprobs | Finished
 
 
 class Delta(Struct, frozen=True, array_like=True):
     """What one engine step added to one generation; `id` is the request's.
 
-    The last one has `finish` and `usage`, and `error` (code, message) where it ended because something broke.
+    The last one has `finish` and `usage`, and `error` (code, message) where it ended because something broke. `logprobs`
+    are of the tokens whose text it brings; `prompt_logprobs`, on one delta before the first text, of the prompt's.
     """
 
     id: int
@@ -150,6 +185,8 @@ class Delta(Struct, frozen=True, array_like=True):
     finish: FinishReason | None = None
     usage: Usage | None = None
     error: tuple[str, str] | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class LoadPlan(Struct, frozen=True, kw_only=True):
@@ -178,6 +215,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     `context_length` bounds one sequence (prompt and answer together), `num_cells` all sequences together.
     `control_tokens` are the texts that llama.cpp would read as control tokens of this vocabulary. `mapped_bytes` are the
     weights that stay in the mapped file (no copy of them was made), `device_bytes` what was allocated on each GPU.
+    `can_fill_in`: it has fill-in-the-middle tokens. `can_rank`: it scores a document for a query.
     """
 
     context_length: int
@@ -191,6 +229,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     chat_template: str | None
     can_generate: bool
     is_recurrent: bool
+    can_fill_in: bool = False
+    can_rank: bool = False
     load_ms: int
     mapped_bytes: int
     device_bytes: dict[str, int]

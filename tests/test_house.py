@@ -40,13 +40,16 @@ ALLOWED: dict[str, set[str]] = {
     "free_memory": set(),
     "loaded_model": WORDS | {"config", "memory", "store", "worker.handle"},
     "manager": WORDS | {"config", "free_memory", "loaded_model", "memory", "store", "worker.handle", "worker.messages"},
-    "service": WORDS | {"chat", "config", "loaded_model", "manager", "sessions", "store", "worker.handle"},
-    "server": WORDS | {"config", "loaded_model", "manager", "quantities", "service", "sessions", "store"},
+    "caller": set(),
+    "spending": WORDS | {"caller"},
+    "reply": WORDS | {"spending", "worker.handle"},
+    "service": WORDS | {"caller", "chat", "config", "loaded_model", "manager", "reply", "sessions", "spending", "store", "worker.handle"},
+    "server": WORDS | {"caller", "config", "loaded_model", "manager", "quantities", "reply", "service", "sessions", "store"},
     "server.run": WORDS | {"chat", "config", "manager", "server", "service", "sessions", "store"},  # puts the house together
     "cli": WORDS | {"config", "server.run", "sessions", "store"},
 }
 OWN_ROOMS = {"server.run", "worker.handle", "worker.main", "worker.messages"}  # single files that others' arrows treat apart
-DIALECTS = {"native", "openai", "ollama", "gateway", "services"}
+DIALECTS = {"native", "openai", "ollama", "gateway", "anthropic"}
 HTTP_LIBRARIES = {"aiohttp", "h11", "http", "httptools", "httpx", "requests", "sse_starlette", "starlette", "uvicorn", "websockets"}
 DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python"}  # where the import is not the distribution's name with _ for -
 LONGEST_FILE = 400

@@ -1,7 +1,8 @@
 """The application: what stands before every dialect (guards, access log, readiness) and which dialect owns which path.
 
 A request passes the access log, then the guard against pages of other sites, then its dialect. The dialects are
-applications of their own with their own error forms; the two routes that belong to none, `/` and `/health`, are here.
+applications of their own with their own error forms; what is refused before it reaches one has the form of the dialect
+that owns the path. The two routes that belong to none, `/` and `/health`, are here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -25,8 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from myllm import __version__
 from myllm.errors import Draining, MyLLMError
 from myllm.server import native
+from myllm.server.error_forms import ErrorForms, RenderError
 from myllm.server.guard import Guard, allowed_origins
-from myllm.server.native.render import json, render_error
+from myllm.server.native.render import json
 from myllm.service import Service
 
 log = logging.getLogger("myllm.access")
@@ -38,6 +40,19 @@ class Readiness:
 
     status: Literal["starting", "healthy", "draining"] = "starting"
     loading: set[str] = field(default_factory=set)
+
+
+class Dialect(NamedTuple):
+    """Whose paths begin with `prefix`."""
+
+    prefix: str
+    app: ASGIApp
+    render_error: RenderError
+
+
+def dialects(service: Service) -> list[Dialect]:
+    """In the order in which they are asked: a longer prefix before the shorter one that it begins with."""
+    return [Dialect("/api", native.app(service), native.render_error)]
 
 
 def create_app(service: Service, readiness: Readiness) -> Starlette:
@@ -60,12 +75,14 @@ def create_app(service: Service, readiness: Readiness) -> Starlette:
             await service.close()
 
     origins = allowed_origins(service.settings)
+    mounted = dialects(service)
+    render_error = ErrorForms({dialect.prefix: dialect.render_error for dialect in mounted}, native.render_error)
     return Starlette(
-        routes=[Route("/", root), Route("/health", health), Mount("/api", app=native.app(service))],
+        routes=[Route("/", root), Route("/health", health), *(Mount(dialect.prefix, app=dialect.app) for dialect in mounted)],
         middleware=[
             Middleware(AccessLog),
-            Middleware(Guard, settings=service.settings, origins=origins),
-            Middleware(Drain, readiness=readiness),
+            Middleware(Guard, settings=service.settings, origins=origins, render_error=render_error),
+            Middleware(Drain, readiness=readiness, render_error=render_error),
             Middleware(CORSMiddleware, allow_origin_regex=origins.pattern, allow_methods=["*"], allow_headers=["*"]),
         ],
         exception_handlers=native.EXCEPTION_HANDLERS,
@@ -92,13 +109,15 @@ async def _load_at_start(service: Service, readiness: Readiness) -> None:
 class Drain:
     """While the server stops, what runs may finish and nothing new begins."""
 
-    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
+    def __init__(self, app: ASGIApp, readiness: Readiness, render_error: ErrorForms) -> None:
         self.app = app
         self.readiness = readiness
+        self.render_error = render_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.readiness.status == "draining" and scope["path"] not in ("/", "/health"):
-            await render_error(Draining("the server is stopping; try again in a moment", retry_after_s=5))(scope, receive, send)
+            error = Draining("the server is stopping; try again in a moment", retry_after_s=5)
+            await self.render_error(scope, error)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myllm.config import Settings
 from myllm.errors import Forbidden
-from myllm.server.native.render import render_error
+from myllm.server.error_forms import ErrorForms
 
 LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9-]+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?"
 READS = ("GET", "HEAD", "OPTIONS")
@@ -42,8 +42,9 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """Refuses with 403 and says which setting would allow it."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, origins: re.Pattern[str]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, origins: re.Pattern[str], render_error: ErrorForms) -> None:
         self.app = app
+        self.render_error = render_error
         self.origins = origins
         self.hosts = {host.lower() for host in settings.allowed_hosts}
         self.checks_host = is_loopback(settings.host) and "*" not in self.hosts
@@ -52,7 +53,7 @@ class Guard:
         if scope["type"] in ("http", "websocket"):
             problem = self.problem(scope.get("method", "WEBSOCKET"), Headers(scope=scope))
             if problem and scope["type"] == "http":
-                await render_error(Forbidden(problem))(scope, receive, send)
+                await self.render_error(scope, Forbidden(problem))(scope, receive, send)
                 return
             if problem:
                 await send({"type": "websocket.close", "code": 1008, "reason": problem[:120]})

@@ -20,6 +20,7 @@ from myllm.server.native.render import json, render_error
 from myllm.server.streaming import ClientLeft
 from myllm.service import Service
 
+__all__ = ["EXCEPTION_HANDLERS", "app", "render_error"]
 
 def app(service: Service) -> Starlette:
     """The dialect as an application to mount at `/api`."""

@@ -12,8 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from myllm import __version__
+from myllm.caller import Caller
 from myllm.errors import InvalidRequest
+from myllm.reply import Reply
 from myllm.server.bodies import decode, read_body
+from myllm.server.callers import caller_of
 from myllm.server.native.bodies import (
     ChatBody,
     DetokenizeBody,
@@ -42,7 +45,7 @@ from myllm.server.native.render import (
     render_whole_model,
 )  # fmt: skip
 from myllm.server.streaming import EventStream, while_connected
-from myllm.service import Reply, Service
+from myllm.service import Service
 from myllm.types import ChatRequest, CompletionRequest
 
 T = TypeVar("T")
@@ -89,22 +92,22 @@ class NativeAPI:
 
     async def chat(self, request: Request) -> Response:
         body = await self._body(request, ChatBody)
-        chat = parse_chat(body, self.service.settings.max_messages)
+        chat, caller = parse_chat(body, self.service.settings.max_messages), caller_of(request)
         if _wants_stream(request, body.stream):
-            return self._stream(lambda: self.service.chat(chat))
-        return await while_connected(request.receive, self._chat_whole(chat))
+            return self._stream(lambda: self.service.chat(chat, caller))
+        return await while_connected(request.receive, self._chat_whole(chat, caller))
 
     async def generate(self, request: Request) -> Response:
         body = await self._body(request, GenerateBody)
-        completion = parse_generate(body)
+        completion, caller = parse_generate(body), caller_of(request)
         if _wants_stream(request, body.stream):
-            return self._stream(lambda: self.service.complete(completion))
-        return await while_connected(request.receive, self._generate_whole(completion))
+            return self._stream(lambda: self.service.complete(completion, caller))
+        return await while_connected(request.receive, self._generate_whole(completion, caller))
 
     async def embeddings(self, request: Request) -> Response:
         body = await self._body(request, EmbeddingsBody)
         inputs: list[str | list[int]] = [body.input] if isinstance(body.input, str) else [*body.input]
-        embeddings = await while_connected(request.receive, self.service.embed(body.model, inputs))
+        embeddings = await while_connected(request.receive, self.service.embed(body.model, inputs, caller_of(request)))
         vectors = [vector.tolist() for vector in embeddings.vectors]
         usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
         shape = {"embedding": vectors[0]} if isinstance(body.input, str) else {"embeddings": vectors}
@@ -121,23 +124,23 @@ class NativeAPI:
 
     async def list_sessions(self, request: Request) -> Response:
         limit, offset = _number(request, "limit", 100, 1, 1000), _number(request, "offset", 0, 0, 2**53)
-        return json({"sessions": await self.service.list_sessions(limit, offset)})
+        return json({"sessions": await self.service.list_sessions(limit, offset, caller_of(request))})
 
     async def get_session(self, request: Request) -> Response:
-        return json((await self.service.get_session(request.path_params["id"])).to_dict())
+        return json((await self.service.get_session(request.path_params["id"], caller_of(request))).to_dict())
 
     async def rename_session(self, request: Request) -> Response:
         body = await self._body(request, TitleBody)
-        return json(await self.service.rename_session(request.path_params["id"], body.title))
+        return json(await self.service.rename_session(request.path_params["id"], body.title, caller_of(request)))
 
     async def delete_session(self, request: Request) -> Response:
-        await self.service.delete_session(request.path_params["id"])
+        await self.service.delete_session(request.path_params["id"], caller_of(request))
         return json({"status": "success", "message": f"Session '{request.path_params['id']}' deleted"})
 
     async def fork_session(self, request: Request) -> Response:
         raw = await read_body(request, self._max_bytes)
         body = decode(raw, ForkBody) if raw.strip() else ForkBody()
-        return json(await self.service.fork_session(request.path_params["id"], body.at))
+        return json(await self.service.fork_session(request.path_params["id"], body.at, caller_of(request)))
 
     async def status(self, request: Request) -> Response:
         memory = psutil.virtual_memory()
@@ -161,8 +164,8 @@ class NativeAPI:
     def _stream(self, open: Callable[[], AbstractAsyncContextManager[Reply]]) -> EventStream[Reply]:
         return EventStream(open, render_events, render_stream_error, self.service.settings.keepalive_comment_s)
 
-    async def _chat_whole(self, chat: ChatRequest) -> Response:
-        async with self.service.chat(chat) as reply:
+    async def _chat_whole(self, chat: ChatRequest, caller: Caller) -> Response:
+        async with self.service.chat(chat, caller) as reply:
             await reply.finish()
         return json(render_chat(reply))
 
@@ -170,8 +173,8 @@ class NativeAPI:
         async with self.service.pull(name) as task:
             return json(render_pull(await task.finish()))
 
-    async def _generate_whole(self, completion: CompletionRequest) -> Response:
-        async with self.service.complete(completion) as reply:
+    async def _generate_whole(self, completion: CompletionRequest, caller: Caller) -> Response:
+        async with self.service.complete(completion, caller) as reply:
             await reply.finish()
         return json(render_generate(reply))
 

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from myllm.errors import MyLLMError
 from myllm.loaded_model import LoadedModel
-from myllm.service import Reply, Service
+from myllm.reply import Reply
+from myllm.service import Service
 from myllm.sessions import iso_time
 from myllm.store.pull_progress import Progress
 from myllm.store.pull_task import PullTask

@@ -1,0 +1,43 @@
+"""`Caller`: who asks. Whose sessions it sees, what it may do, and whose tokens it spends.
+
+The service is told the caller with each request and knows neither keys nor HTTP. Without keys everybody is `ANYBODY`:
+sees all, may do all, spends nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Scope = Literal["inference", "admin"]
+
+
+class TokenBudget(Protocol):
+    """The tokens that a caller may still spend in this minute.
+
+    A request reserves what it may come to use before it uses it, and settles what it used when it has ended, so that many
+    at once cannot outrun the limit together.
+    """
+
+    async def reserve(self, num_tokens: int) -> None:
+        """Take these tokens. Raises RateLimited where the minute has no room for them."""
+
+    async def settle(self, num_reserved: int, num_used: int) -> None:
+        """Give back what was reserved and not used; called once for all reservations of a request."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """name: the key's, which owns the sessions that it makes. An admin, and whoever asks where no key is set, sees all."""
+
+    name: str | None = None
+    scope: Scope = "admin"
+    budget: TokenBudget | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """Whose sessions are seen; None is everybody's."""
+        return None if self.scope == "admin" else self.name
+
+
+ANYBODY = Caller()

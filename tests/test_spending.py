@@ -1,0 +1,100 @@
+"""What a request reserves of its caller's tokens, and what it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from myllm.errors import RateLimited
+from myllm.spending import SLICE, Spending
+from myllm.types import Usage
+
+
+class Purse:
+    """A budget that keeps book; it refuses what it does not have."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        self.book: list[int] = []
+
+    async def reserve(self, num_tokens: int) -> None:
+        if num_tokens > self.num_tokens:
+            raise RateLimited("no tokens left")
+        self.num_tokens -= num_tokens
+        self.book.append(-num_tokens)
+
+    async def settle(self, num_reserved: int, num_used: int) -> None:
+        self.num_tokens += num_reserved - num_used
+        self.book.append(num_reserved - num_used)
+
+
+def test_an_answer_with_a_bound_reserves_all_that_it_may_take_and_gives_the_rest_back():
+    purse = Purse(1000)
+
+    async def run() -> None:
+        spending = Spending(purse, 300)
+        await spending.begin(100)
+        await spending.cover(399)
+        await spending.settle(Usage(100, 50))
+
+    asyncio.run(run())
+
+    assert purse.book == [-400, 250] and purse.num_tokens == 850
+
+
+def test_an_answer_without_a_bound_reserves_slice_by_slice():
+    purse = Purse(10 * SLICE)
+
+    async def run() -> None:
+        spending = Spending(purse, None)
+        await spending.begin(10)
+        for num_tokens in range(11, 10 + 2 * SLICE):
+            await spending.cover(num_tokens)
+        await spending.settle(Usage(10, 2 * SLICE - 1))
+
+    asyncio.run(run())
+
+    assert purse.book == [-(10 + SLICE), -SLICE, 1]
+
+
+def test_a_slice_that_is_refused_ends_the_answer_before_it_is_spent():
+    purse = Purse(SLICE + 20)
+
+    async def run() -> None:
+        spending = Spending(purse, None)
+        await spending.begin(10)
+        try:
+            await spending.cover(SLICE + 10)
+        finally:
+            await spending.settle(Usage(10, SLICE))
+
+    with pytest.raises(RateLimited):
+        asyncio.run(run())
+    assert purse.num_tokens == 10
+
+
+def test_a_second_attempt_reserves_nothing_more_and_is_settled_once():
+    purse = Purse(1000)
+
+    async def run() -> None:
+        spending = Spending(purse, 10)
+        await spending.begin(5)
+        await spending.begin(5)
+        await spending.settle(Usage(5, 1))
+        await spending.settle(Usage(5, 1))
+
+    asyncio.run(run())
+
+    assert purse.book == [-15, 9]
+
+
+def test_without_a_budget_nothing_is_counted():
+    async def run() -> None:
+        spending = Spending(None, None)
+        assert not spending.is_counted
+        await spending.begin(5)
+        await spending.cover(10**9)
+        await spending.settle(Usage(5, 1))
+
+    asyncio.run(run())
