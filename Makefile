@@ -22,7 +22,7 @@ define INSTALL
 @$(PYTHON) scripts/install.py --backend $(BACKEND)
 endef
 
-.PHONY: help install install-dev serve test check bench format wheel clean
+.PHONY: help install install-dev clients serve test check bench format wheel clean
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,7 +36,10 @@ install-dev:
 serve: install ## install if needed, then serve the bundled model `tiny` on port 8000
 	@$(BIN)/myllm serve --model tiny $(ARGS)
 
-test: install-dev ## install if needed, then run the tests
+clients: install-dev
+	@if [ "$(CLIENTS)" != no ]; then $(BIN)/python scripts/install_clients.py; fi
+
+test: clients ## install if needed, then run the tests (CLIENTS=no: without the real clients of others)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: install-dev ## ruff, mypy --strict, and the laws of the house
