@@ -6,10 +6,18 @@ sees all, may do all, spends nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Scope = Literal["inference", "admin"]
+
+
+class Reservation(NamedTuple):
+    """Tokens that were taken of the minute that began at `began_at` (epoch seconds)."""
+
+    began_at: float
+    num_tokens: int
 
 
 class TokenBudget(Protocol):
@@ -19,11 +27,11 @@ class TokenBudget(Protocol):
     at once cannot outrun the limit together.
     """
 
-    async def reserve(self, num_tokens: int) -> None:
+    async def reserve(self, num_tokens: int) -> Reservation:
         """Take these tokens. Raises RateLimited where the minute has no room for them."""
 
-    async def settle(self, num_reserved: int, num_used: int) -> None:
-        """Give back what was reserved and not used; called once for all reservations of a request."""
+    async def settle(self, reservations: Sequence[Reservation], num_used: int) -> None:
+        """Give back what was reserved and not used, as far as its minute still lasts; done also if the caller is cancelled."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
+from myllm.caller import Reservation
 from myllm.errors import RateLimited
 from myllm.spending import SLICE, Spending
-from myllm.types import Usage
 
 
 class Purse:
@@ -17,16 +18,22 @@ class Purse:
     def __init__(self, num_tokens: int) -> None:
         self.num_tokens = num_tokens
         self.book: list[int] = []
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        self.go.set()
 
-    async def reserve(self, num_tokens: int) -> None:
+    async def reserve(self, num_tokens: int) -> Reservation:
         if num_tokens > self.num_tokens:
             raise RateLimited("no tokens left")
         self.num_tokens -= num_tokens
         self.book.append(-num_tokens)
+        self.asked.set()
+        await self.go.wait()
+        return Reservation(0.0, num_tokens)
 
-    async def settle(self, num_reserved: int, num_used: int) -> None:
-        self.num_tokens += num_reserved - num_used
-        self.book.append(num_reserved - num_used)
+    async def settle(self, reservations: Sequence[Reservation], num_used: int) -> None:
+        unused = sum(reservation.num_tokens for reservation in reservations) - num_used
+        self.num_tokens += unused
+        self.book.append(unused)
 
 
 def test_an_answer_with_a_bound_reserves_all_that_it_may_take_and_gives_the_rest_back():
@@ -36,7 +43,7 @@ def test_an_answer_with_a_bound_reserves_all_that_it_may_take_and_gives_the_rest
         spending = Spending(purse, 300)
         await spending.begin(100)
         await spending.cover(399)
-        await spending.settle(Usage(100, 50))
+        await spending.settle(150)
 
     asyncio.run(run())
 
@@ -51,7 +58,7 @@ def test_an_answer_without_a_bound_reserves_slice_by_slice():
         await spending.begin(10)
         for num_tokens in range(11, 10 + 2 * SLICE):
             await spending.cover(num_tokens)
-        await spending.settle(Usage(10, 2 * SLICE - 1))
+        await spending.settle(10 + 2 * SLICE - 1)
 
     asyncio.run(run())
 
@@ -67,7 +74,7 @@ def test_a_slice_that_is_refused_ends_the_answer_before_it_is_spent():
         try:
             await spending.cover(SLICE + 10)
         finally:
-            await spending.settle(Usage(10, SLICE))
+            await spending.settle(10 + SLICE)
 
     with pytest.raises(RateLimited):
         asyncio.run(run())
@@ -81,12 +88,31 @@ def test_a_second_attempt_reserves_nothing_more_and_is_settled_once():
         spending = Spending(purse, 10)
         await spending.begin(5)
         await spending.begin(5)
-        await spending.settle(Usage(5, 1))
-        await spending.settle(Usage(5, 1))
+        await spending.settle(6)
+        await spending.settle(6)
 
     asyncio.run(run())
 
     assert purse.book == [-15, 9]
+
+
+def test_what_a_client_that_leaves_had_asked_for_is_settled():
+    purse = Purse(1000)
+
+    async def run() -> None:
+        spending = Spending(purse, 100)
+        purse.go.clear()
+        asking = asyncio.ensure_future(spending.begin(5))
+        await purse.asked.wait()
+        asking.cancel()
+        purse.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await spending.settle(0)
+
+    asyncio.run(run())
+
+    assert purse.book == [-105, 105]
 
 
 def test_without_a_budget_nothing_is_counted():
@@ -95,6 +121,6 @@ def test_without_a_budget_nothing_is_counted():
         assert not spending.is_counted
         await spending.begin(5)
         await spending.cover(10**9)
-        await spending.settle(Usage(5, 1))
+        await spending.settle(6)
 
     asyncio.run(run())
