@@ -9,6 +9,7 @@ from myllm.cli.terminal import note, write
 
 if TYPE_CHECKING:
     from myllm.cli.conversation import Conversation
+    from myllm.types import Usage
 
 _REASONS = {"length": "it reached max_tokens or the end of the context", "cancelled": "the server stopped it"}
 
@@ -19,8 +20,8 @@ def stream_answer(conversation: Conversation, question: str, *, is_verbose: bool
     first = None
     ends_line = False
     try:
-        with conversation.ask(question) as answer:
-            for piece in answer:
+        with conversation.ask(question) as stream:
+            for piece in stream:
                 first = first or time.monotonic()
                 write(piece)
                 ends_line = piece.endswith("\n") if piece else ends_line
@@ -28,19 +29,20 @@ def stream_answer(conversation: Conversation, question: str, *, is_verbose: bool
         if first is not None and not ends_line:
             write("\n")
     ended = time.monotonic()
-    if answer.ending.finish_reason != "stop":
-        note(f"(the answer was cut off: {_REASONS.get(str(answer.ending.finish_reason), answer.ending.finish_reason)})")
-    if answer.ending.truncated_messages:
-        note(f"(the {answer.ending.truncated_messages} oldest messages no longer fit into the model's context and were left out)")
+    answer = stream.answer
+    if answer.finish_reason != "stop":
+        note(f"(the answer was cut off: {_REASONS.get(answer.finish_reason, answer.finish_reason)})")
+    if answer.truncated_messages:
+        note(f"(the {answer.truncated_messages} oldest messages no longer fit into the model's context and were left out)")
     if is_verbose:
-        note(speed(answer.ending.usage, to_first_s=(first or ended) - asked, generating_s=ended - (first or ended)))
+        note(speed(answer.usage, to_first_s=(first or ended) - asked, generating_s=ended - (first or ended)))
 
 
-def speed(usage: dict[str, int], *, to_first_s: float, generating_s: float) -> str:
+def speed(usage: Usage, *, to_first_s: float, generating_s: float) -> str:
     """The first token comes with the prompt's evaluation, so the rate is that of the others."""
-    completion = usage.get("completion_tokens", 0)
+    completion = usage.completion_tokens
     rate = f"{(completion - 1) / generating_s:.1f} tokens/s, " if completion > 1 and generating_s > 0 else ""
-    prompt = f"prompt {usage.get('prompt_tokens', 0)} tokens ({usage.get('cached_tokens', 0)} cached)"
+    prompt = f"prompt {usage.prompt_tokens} tokens ({usage.cached_tokens} cached)"
     return f"{completion} tokens, {rate}the first after {to_first_s:.2f} s; {prompt}"
 
 

@@ -7,6 +7,7 @@ Alt-Enter. The server holds the conversation; nothing is lost when this window c
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,11 +24,11 @@ from myllm.cli.answer import clean, stream_answer
 from myllm.cli.conversation import Conversation
 from myllm.cli.terminal import local_time, note, say, show_error, write
 from myllm.cli.transcript import save, speak
+from myllm.client import Options, calls
 from myllm.config import home_folder
-from myllm.errors import InvalidRequest, MyLLMError
-from myllm.types import SamplingParams
+from myllm.errors import InvalidRequest, ModelNotFound, MyLLMError
 
-OPTIONS = SamplingParams.__struct_fields__
+OPTIONS = tuple(Options.__annotations__)
 QUOTES = '"""'
 PROMPT = ">>> "
 
@@ -110,14 +111,14 @@ class Chat:
     def session(self, rest: str) -> None:
         """tell this conversation's id, or go on in another: /session ID"""
         if rest:
-            self.conversation.restart(self.conversation.client.session(rest)["id"])
+            self.conversation.restart(self.conversation.client.read_session(rest).id)
         state = "" if self.conversation.has_begun else " (empty so far)"
         say(f"session {self.conversation.id}{state}")
 
     def sessions(self, rest: str) -> None:
         """the latest conversations on the server"""
-        for session in self.conversation.client.sessions(20):
-            say(f"  {session['id']}  {local_time(session['updated_at'])}  {session['title'] or ''}")
+        for session in self.conversation.client.sessions(limit=20):
+            say(f"  {session.id}  {local_time(session.updated_at.isoformat())}  {session.title or ''}")
 
     def history(self, rest: str) -> None:
         """what was said so far"""
@@ -141,13 +142,13 @@ class Chat:
 
     def show(self, rest: str) -> None:
         """the model"""
-        for key, value in self.conversation.client.model(self.conversation.model).items():
+        for key, value in self.conversation.client.request(calls.model(self.conversation.model)).items():
             say(f"  {key:<14} {value if isinstance(value, str) else _json(value)}")
 
     def model(self, rest: str) -> None:
         """go on with another model: /model NAME"""
         if rest:
-            self.conversation.model = self.conversation.client.model(rest)["name"]
+            self.conversation.model = self.conversation.client.model(rest).name
         say(f"model {self.conversation.model}")
 
     def retry(self, rest: str) -> None:
@@ -162,7 +163,7 @@ class Chat:
         if not rest or not self.conversation.has_begun:
             raise InvalidRequest("there is nothing to save yet" if rest else "/save takes the name of a file")
         file = Path(rest).expanduser()
-        save(self.conversation.client.session(self.conversation.id), file)
+        save(self.conversation.stored(), file)
         say(f"saved in {file}")
 
     def _set(self, name: str, written: str) -> None:
@@ -171,8 +172,16 @@ class Chat:
         options = {key: value for key, value in self.conversation.options.items() if key != name}
         if written:
             options[name] = _value(written)
-            self.conversation.client.check_options({name: options[name]})
+            self._check({name: options[name]})
         self.conversation.options = options
+
+    def _check(self, options: Any) -> None:
+        """Raises InvalidRequest for an option out of range, without generating.
+
+        The server judges a request's options before it looks for the model, and no model has an empty name.
+        """
+        with contextlib.suppress(ModelNotFound):
+            self.conversation.client.generate("", "", **options)
 
 
 class CommandCompleter(Completer):
@@ -197,9 +206,9 @@ class CommandCompleter(Completer):
                 case "/set":
                     return OPTIONS
                 case "/model":
-                    return [model["name"] for model in self.chat.conversation.client.models()]
+                    return [model.name for model in self.chat.conversation.client.models()]
                 case "/session":
-                    return [session["id"] for session in self.chat.conversation.client.sessions(20)]
+                    return [session.id for session in self.chat.conversation.client.sessions(limit=20)]
         except MyLLMError:  # the next question will tell
             pass
         return ()

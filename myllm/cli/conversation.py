@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from myllm.cli.client import JSON, Answer, Client
 from myllm.cli.terminal import waiting_for_model
+from myllm.client import Answer, Client, Stream, calls
+from myllm.client.calls import JSON
 from myllm.errors import InvalidRequest, NotFound
 
 
@@ -38,25 +39,30 @@ class Conversation:
         self.system = system
 
     @contextmanager
-    def ask(self, text: str) -> Iterator[Answer]:
+    def ask(self, text: str) -> Iterator[Stream[str, Answer]]:
         """The answer to `text`; leaving early stops it. Its first byte comes when the model is loaded."""
-        with waiting_for_model(self.model, self._progress) as end_waiting, self.client.chat(self._body(text)) as answer:
+        answer = self.client.chat_stream(self.model, self._messages(text), session_id=self.id, **self.options)
+        with waiting_for_model(self.model, self._progress) as end_waiting, answer:
             self.has_begun = True
             end_waiting()
             yield answer
 
     def ask_whole(self, text: str) -> JSON:
         """The server's whole answer as it is."""
-        return self.client.chat_whole(self._body(text))
+        return self.client.request(calls.chat(self.model, self._messages(text), self.id, self.options))
 
     def load(self) -> None:
         """Load the model, telling how far it is."""
         with waiting_for_model(self.model, self._progress):
-            self.client.load(self.model, {})
+            self.client.load(self.model)
 
     def messages(self) -> list[JSON]:
         """What was said so far, as the server stores it."""
-        return self.client.session(self.id)["messages"] if self.has_begun else []
+        return self.stored()["messages"] if self.has_begun else []
+
+    def stored(self) -> JSON:
+        """The session as the server stores it. Raises SessionNotFound before the first answer."""
+        return self.client.request(calls.read_session(self.id))
 
     def take_back(self) -> str | None:
         """Go on in a new session that ends before the last question; returns that question, None if there is none."""
@@ -64,20 +70,19 @@ class Conversation:
         last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=None)
         if last is None:
             return None
-        self.restart(self.client.fork_session(self.id, last)["id"] if last else None)
+        self.restart(self.client.fork_session(self.id, last).id if last else None)
         return str(messages[last]["content"])
 
-    def _body(self, text: str) -> JSON:
+    def _messages(self, text: str) -> list[JSON]:
         opening = [{"role": "system", "content": self.system}] if self.system and not self.has_begun else []
-        messages = [*opening, {"role": "user", "content": text}]
-        return {"model": self.model, "messages": messages, "session_id": self.id, "options": self.options}
+        return [*opening, {"role": "user", "content": text}]
 
     def _progress(self) -> float | None:
-        return self.client.model(self.model).get("progress")
+        return self.client.model(self.model).progress
 
     def _is_stored(self) -> bool:
         try:
-            self.client.session(self.id)
+            self.stored()
         except NotFound:
             return False
         return True

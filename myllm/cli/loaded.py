@@ -11,7 +11,7 @@ from myllm.cli.models import AsJSON, Name
 from myllm.cli.terminal import print_json, print_table, say, size, waiting_for_model
 
 if TYPE_CHECKING:
-    from myllm.cli.client import JSON
+    from myllm.client.calls import JSON
 
 
 def ps(as_json: AsJSON = False) -> None:
@@ -20,10 +20,10 @@ def ps(as_json: AsJSON = False) -> None:
     \b
     Example: myllm ps
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        status = client.status()
+        status = client.request(calls.status())
     if as_json:
         print_json(status)
         return
@@ -45,11 +45,11 @@ def load(
     \b
     Example: myllm load tiny --context 8192 --keep-alive 1h
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, LoadOptions, calls
 
-    given = {"context_size": context, "gpu_layers": gpu_layers, "parallel": parallel, "keep_alive": keep_alive, "pin": pin}
-    with Client() as client, waiting_for_model(name, lambda: client.model(name).get("progress")):
-        answer = client.load(name, {key: value for key, value in given.items() if value is not None})
+    options = LoadOptions(context_size=context, gpu_layers=gpu_layers, parallel=parallel, keep_alive=keep_alive, pin=pin)
+    with Client() as client, waiting_for_model(name, lambda: client.model(name).progress):
+        answer = client.request(calls.load(name, options))
     _tell(answer, as_json)
 
 
@@ -59,10 +59,10 @@ def stop(name: Name, as_json: AsJSON = False) -> None:
     \b
     Example: myllm stop tiny
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        answer = client.unload(name)
+        answer = client.request(calls.unload(name))
     _tell(answer, as_json)
 
 

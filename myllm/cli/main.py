@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from myllm import __version__
-from myllm.cli import loaded, models, pull, run, serve, sessions
+from myllm.cli import keys, loaded, models, pull, run, serve, sessions
 from myllm.cli.terminal import show_error
 from myllm.errors import MyLLMError
 
@@ -50,6 +50,7 @@ app.command("rm")(models.rm)
 app.command("cp")(models.cp)
 app.command("import")(models.import_file)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ import typer
 
 from myllm.cli.home import complete_model, open_store
 from myllm.cli.terminal import can_ask, count, local_time, print_json, print_table, say, size
-from myllm.errors import InvalidRequest, ModelNotFound
+from myllm.errors import InvalidRequest, ModelNotFound, ServerUnreachable
 
 if TYPE_CHECKING:
+    from myllm.client import Client
     from myllm.store.store import InstalledModel
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -86,11 +87,11 @@ def rm(
     \b
     Example: myllm rm my-model
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client
 
     with Client() as client:
-        models: _Models = client if client.is_there() else _OnDisk()
-        for name in [_whole_name(name, models.model(name)["name"]) for name in names]:
+        models: _Models = client if _is_there(client) else _OnDisk()
+        for name in [_whole_name(name, models.model(name).name) for name in names]:
             if yes or _agrees(name):
                 models.delete_model(name)
                 say(f"'{name}' is removed")
@@ -99,17 +100,31 @@ def rm(
 class _Models(Protocol):
     """Where models are found and removed: a server, or the disk."""
 
-    def model(self, name: str) -> dict[str, Any]: ...
+    def model(self, name: str) -> _Named: ...
 
     def delete_model(self, name: str) -> object: ...
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
 class _OnDisk:
-    def model(self, name: str) -> dict[str, Any]:
-        return as_dict(open_store().resolve(name))
+    def model(self, name: str) -> InstalledModel:
+        return open_store().resolve(name)
 
     def delete_model(self, name: str) -> None:
         open_store().remove(name)
+
+
+def _is_there(client: Client) -> bool:
+    """Does a server answer? It may be one that is still starting."""
+    try:
+        client.status()
+    except ServerUnreachable:
+        return False
+    return True
 
 
 def _whole_name(written: str, found: str) -> str:

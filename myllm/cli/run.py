@@ -40,8 +40,8 @@ def run(
               myllm run tiny "What is the capital of France?"
               myllm run tiny "Summarise this text:" < letter.txt
     """
-    from myllm.cli.client import Client
     from myllm.cli.conversation import Conversation
+    from myllm.client import Client
 
     question = join_question(prompt, piped_text())
     if question is None and (as_json or not can_ask()):

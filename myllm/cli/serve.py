@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +20,9 @@ from myllm.errors import ConfigInvalid
 if TYPE_CHECKING:
     from myllm.config import Settings
 
-NOT_YET = ("api_keys", "ollama_port", "ui_port", "services", "default_model")
+log = logging.getLogger("myllm.server")
+
+NOT_YET = ("ui_port",)
 _STOPPING = "stopping: running requests may finish (Ctrl-C again to stop at once)"
 _COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
@@ -26,6 +30,7 @@ _COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 is any free one.", show_default="8000")] = None,
+    ollama_port: Annotated[int | None, typer.Option(help="Port of its own for the Ollama API, usually 11434.", show_default="none")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="config.toml in MYLLM_HOME")] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Load this model at the start; may be repeated.", autocompletion=complete_model)
@@ -35,6 +40,9 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Threads for the calculation.", show_default="physical cores")] = None,
     gpu_layers: Annotated[int | None, typer.Option(help="Layers on the GPU; -1 is all that fit.", show_default="-1")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error or critical.", show_default="info")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Ask for this key; it may do everything. May be repeated. See also: myllm keys")
+    ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate, to serve HTTPS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
 ) -> None:
@@ -48,8 +56,9 @@ def serve(
     from myllm.config import home_folder, load_settings
 
     flags = {
-        "host": host, "port": port, "models": model or None, "context_size": context, "parallel": parallel, "threads": threads,
-        "gpu_layers": gpu_layers, "log_level": log_level, "ssl_certfile": _text(ssl_certfile), "ssl_keyfile": _text(ssl_keyfile),
+        "host": host, "port": port, "ollama_port": ollama_port, "models": model or None, "context_size": context,
+        "parallel": parallel, "threads": threads, "gpu_layers": gpu_layers, "log_level": log_level, "api_keys": api_key or None,
+        "ssl_certfile": _text(ssl_certfile), "ssl_keyfile": _text(ssl_keyfile),
     }  # fmt: skip
     log_to_stderr()
     settings = load_settings(file=config or config_file(), flags=flags)
@@ -63,7 +72,7 @@ def _serve_until_signal(settings: Settings, home: Path) -> None:
     try:
         from myllm.server.run import serve as serve_http
 
-        serve_http(settings, home, lambda url: greet(url, home))
+        serve_http(settings, home, lambda url: greet(url, home, needs_key=bool(settings.api_keys) or has_stored_keys(home)))
     except KeyboardInterrupt:
         logging.getLogger(__name__).info("stopped")
 
@@ -79,18 +88,30 @@ def refuse_unsupported(settings: Settings) -> None:
         raise ConfigInvalid(f"{', '.join(given)}: not supported in this version yet; take it out of the settings", param=given[0])
 
 
-def greet(url: str, home: Path) -> None:
+def has_stored_keys(home: Path) -> bool:
+    from myllm.keys import KeyStore
+
+    with contextlib.closing(KeyStore(home / "keys.db")) as store:
+        return bool(store.list())
+
+
+def greet(url: str, home: Path, *, needs_key: bool) -> None:
     """What to try, once requests are answered."""
     from myllm import __version__
     from myllm.config import client_base_url
 
+    key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     place = "" if client_base_url() == url else f"MYLLM_HOST={url} "
     question = '{"model": "tiny", "messages": [{"role": "user", "content": "Hello!"}], "stream": true}'
     say(f"MyLLM {__version__} is ready at {url}", bold=True, fg="green")
     say(f"models: {home / 'models'}")
     say("\nTry it from another terminal:")
     say(f"  {place}myllm run tiny", fg="cyan")
-    say(f"  curl {url}/api/chat -d '{question}'", fg="cyan")
+    say(f"  curl {url}/api/chat{key} -d '{question}'", fg="cyan")
+    if needs_key:
+        say("\nKeys are on: `myllm keys list` tells which, and the verbs send the one that MYLLM_API_KEY holds.")
+    elif os.environ.get("MYLLM_API_KEY"):
+        log.warning("MYLLM_API_KEY is what clients send, and no key is configured here; use MYLLM_API_KEYS or `myllm keys create`")
     say("\nCtrl-C stops the server.\n")
     sys.stdout.flush()
 

@@ -28,10 +28,10 @@ def list_sessions(
     \b
     Example: myllm sessions list --limit 5
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        sessions = client.sessions(limit)
+        sessions = client.request(calls.sessions(limit, 0))["sessions"]
     if as_json:
         print_json({"sessions": sessions})
         return
@@ -46,10 +46,10 @@ def show(session_id: SessionID, as_json: AsJSON = False) -> None:
     \b
     Example: myllm sessions show 5a3c1c1e-6d2a-4b67-9f3e-2f6f0c9b7a10
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        session = client.session(session_id)
+        session = client.request(calls.read_session(session_id))
     if as_json:
         print_json(session)
         return
@@ -68,10 +68,10 @@ def fork(
     \b
     Example: myllm sessions fork ID --at 2
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        forked = client.fork_session(session_id, at)
+        forked = client.request(calls.fork_session(session_id, at))
     if as_json:
         print_json(forked)
     else:
@@ -88,11 +88,11 @@ def rm(
     \b
     Example: myllm sessions rm ID
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client
 
     with Client() as client:
         for session_id in session_ids:
-            title = client.session(session_id)["title"]
+            title = client.read_session(session_id).title
             if yes or _agrees(session_id, title):
                 client.delete_session(session_id)
                 say(f"session {session_id} is removed")
@@ -109,10 +109,10 @@ def export(
     \b
     Example: myllm sessions export ID talk.md
     """
-    from myllm.cli.client import Client
+    from myllm.client import Client, calls
 
     with Client() as client:
-        session = client.session(session_id)
+        session = client.request(calls.read_session(session_id))
     if file is None:
         typer.echo(transcript_as_json(session) if as_json else as_markdown(session), nl=False)
     else:

@@ -12,7 +12,7 @@ from myllm.cli.terminal import local_time, say
 from myllm.errors import MyLLMError
 
 if TYPE_CHECKING:
-    from myllm.cli.client import JSON
+    from myllm.client.calls import JSON
 
 _COLOURS = {"user": "cyan", "system": "yellow", "assistant": "green"}
 

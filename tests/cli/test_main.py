@@ -24,7 +24,9 @@ def imported(arguments: list[str], env: dict[str, str]) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"], ["run", "--help"], ["sessions", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["serve", "--help"], ["run", "--help"], ["sessions", "--help"], ["keys", "--help"]]
+)
 def test_a_word_of_help_loads_nothing_heavy(arguments, tmp_path):
     modules = imported(arguments, environment(tmp_path))
 
@@ -42,10 +44,17 @@ def test_help_names_every_verb(alone):
     shown = alone("--help")
 
     assert shown.returncode == 0
-    assert [verb for verb in [*VERBS, "sessions"] if f" {verb} " not in shown.stdout] == []
+    assert [verb for verb in [*VERBS, "sessions", "keys"] if f" {verb} " not in shown.stdout] == []
 
 
-@pytest.mark.parametrize("verb", [*([verb] for verb in VERBS), *(["sessions", verb] for verb in ("list", "show", "fork", "rm", "export"))])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *([verb] for verb in VERBS),
+        *(["sessions", verb] for verb in ("list", "show", "fork", "rm", "export")),
+        *(["keys", verb] for verb in ("create", "list", "revoke")),
+    ],
+)
 def test_every_verb_explains_itself_with_an_example(verb):
     shown = CliRunner().invoke(app, [*verb, "--help"])
 

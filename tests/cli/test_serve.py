@@ -95,14 +95,13 @@ def test_a_port_in_use_is_one_line_with_its_number(tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("variable", "value"), [("MYLLM_API_KEYS", "secret"), ("MYLLM_OLLAMA_PORT", "11434"), ("MYLLM_UI_PORT", "3000")])
+@pytest.mark.parametrize(("variable", "value"), [("MYLLM_OLLAMA_PORT", "11434"), ("MYLLM_UI_PORT", "3000")])
 def test_a_setting_that_this_version_cannot_honour_stops_the_start(variable, value, tmp_path):
     refused = run(["serve"], environment(tmp_path) | {variable: value})
 
     assert refused.returncode == 1
     assert "not supported in this version yet" in refused.stderr
     assert variable.removeprefix("MYLLM_").lower() in refused.stderr
-    assert "secret" not in refused.stderr
 
 
 def test_services_in_the_file_stop_the_start(tmp_path):

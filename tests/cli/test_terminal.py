@@ -7,6 +7,7 @@ import pytest
 from myllm.cli.answer import speed
 from myllm.cli.run import join_question
 from myllm.cli.terminal import count, printable, size
+from myllm.types import Usage
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,10 @@ def test_what_is_asked(prompt, piped, question):
 
 
 def test_the_speed_counts_the_tokens_after_the_first():
-    told = speed({"completion_tokens": 11, "prompt_tokens": 5, "cached_tokens": 2}, to_first_s=0.25, generating_s=2.0)
+    told = speed(Usage(completion_tokens=11, prompt_tokens=5, cached_tokens=2), to_first_s=0.25, generating_s=2.0)
 
     assert told == "11 tokens, 5.0 tokens/s, the first after 0.25 s; prompt 5 tokens (2 cached)"
 
 
 def test_an_answer_of_one_token_has_no_speed():
-    assert "tokens/s" not in speed({"completion_tokens": 1}, to_first_s=0.1, generating_s=0.0)
+    assert "tokens/s" not in speed(Usage(completion_tokens=1), to_first_s=0.1, generating_s=0.0)
