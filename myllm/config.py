@@ -1,5 +1,6 @@
 """The settings, and the four places that they come from: defaults < TOML file < `MYLLM_*` environment < flags.
 
+What none of these sets may still be said by Ollama's own variables (`ollama_environment.py`), over the defaults alone.
 Every value, wherever it was written, is checked against the type and range of its field here, one key at a time, so
 that an error can name the key, the value, the limit and the place. `EngineOptions` is the part of the settings that
 shapes a loaded model: it is what travels to a worker, and what a model's own section may replace. Nothing here opens a
@@ -25,12 +26,14 @@ import platformdirs
 from msgspec import Meta, Struct, field
 
 from myllm.errors import ConfigInvalid, InvalidRequest
+from myllm.ollama_environment import inherited
 from myllm.quantities import parse_duration, parse_size
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 ENV_PREFIX = "MYLLM_"
+NO_SETTINGS = {"home", "api_key"}  # variables that are looked at elsewhere; MYLLM_API_KEY is what the client verbs send
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -105,7 +108,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
 
     host: Text = "127.0.0.1"
     port: Port = DEFAULT_PORT  # 0 = any free one
+    ollama_host: Text | None = None  # where the Ollama port listens, if elsewhere than `host`
     ollama_port: Port | None = None
+    ollama_port_required: bool = True  # False: where the port is in use, serve on without it
     ui_port: Port | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
@@ -136,9 +141,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
             return self.model_sections[model_name]
         return next((given for name, given in self.model_sections.items() if _plain(name) == _plain(model_name)), {})
 
-    def engine_options(self, model_name: str) -> EngineOptions:
-        """The general engine options, with those of the model's own section laid over them."""
-        given = self.section(model_name)
+    def engine_options(self, model_name: str, made_with: Mapping[str, Any] | None = None) -> EngineOptions:
+        """The general engine options; over them those that the model was made with, and then its own section's."""
+        given = {**(made_with or {}), **self.section(model_name)}
         return EngineOptions(**{key: given.get(key, getattr(self, key)) for key in EngineOptions.__struct_fields__})
 
     def sampling_defaults(self, model_name: str) -> dict[str, Any]:
@@ -161,7 +166,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
 
 def load_settings(*, file: Path | None = None, env: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None) -> Settings:
     """The settings from all four places; a flag that is None was not given. Raises ConfigInvalid."""
-    settings = Settings(**(_from_file(file) if file else {}) | _from_env(env) | _from_flags(flags or {}))
+    given = (_from_file(file) if file else {}) | _from_env(env) | _from_flags(flags or {})
+    settings = Settings(**_from_ollama(env, given) | given)
     _check_together(settings)
     return settings
 
@@ -172,14 +178,14 @@ def home_folder(env: Mapping[str, str] = os.environ) -> Path:
     return Path(given).expanduser().absolute() if given else platformdirs.user_data_path("myllm", appauthor=False)
 
 
-def client_base_url(env: Mapping[str, str] = os.environ) -> str:
-    """Where a client verb finds the server, without a closing slash.
+def client_base_url(env: Mapping[str, str] = os.environ, *, base_url: str | None = None) -> str:
+    """Where a client finds the server, without a closing slash: `base_url`, if it is given, else `MYLLM_HOST`.
 
-    `MYLLM_HOST` is read as a server reads it, so one variable serves both; with a scheme it is taken as the URL that it
+    Both are read as a server reads the variable, so one serves both; with a scheme it is taken as the URL that it
     is, and an address that means every interface becomes the loopback one.
     """
-    written = env.get("MYLLM_HOST", "") or "127.0.0.1"
-    host, port = _split_host(written, "MYLLM_HOST")
+    written, origin = (base_url, "base_url") if base_url else (env.get("MYLLM_HOST", "") or "127.0.0.1", "MYLLM_HOST")
+    host, port = _split_host(written, origin)
     url = urlsplit(written) if "://" in written else None
     if url is None and port is None:
         port = _read_text("port", env.get("MYLLM_PORT") or DEFAULT_PORT, Port, "MYLLM_PORT")
@@ -219,7 +225,7 @@ def _read_sections(tables: dict[str, Any], file: str) -> dict[str, dict[str, Any
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
     texts = {variable.removeprefix(ENV_PREFIX).lower(): text for variable, text in env.items() if variable.startswith(ENV_PREFIX)}
-    for key in texts.keys() - _SETTING_TYPES.keys() - {"home"}:
+    for key in texts.keys() - _SETTING_TYPES.keys() - NO_SETTINGS:
         # Not an error, as in the file: other programs may use the prefix.
         log.warning("MYLLM_%s is no setting; the nearest name is MYLLM_%s", key.upper(), _nearest(key, _SETTING_TYPES).upper())
     known = _with_port_of_host({key: text for key, text in texts.items() if key in _SETTING_TYPES}, "MYLLM_HOST")
@@ -230,6 +236,17 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_unknown(flags, _SETTING_TYPES, "the flags")
     given = _with_port_of_host({key: value for key, value in flags.items() if value is not None}, "--host")
     return {key: _read_text(key, value, _SETTING_TYPES[key], f"--{key.replace('_', '-')}") for key, value in given.items()}
+
+
+def _from_ollama(env: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What Ollama's variables add; one that cannot be read is left out with a warning, for it was not written for us."""
+    found = {}
+    for key, text, variable in inherited(env, given):
+        try:
+            found[key] = _read_text(key, text, _SETTING_TYPES[key], variable)
+        except ConfigInvalid as exc:
+            log.warning("%s; it is left out", exc.message)
+    return found
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], origin: str) -> None:
@@ -314,6 +331,8 @@ def _check_together(settings: Settings) -> None:
     """What no single value shows: a key without its certificate, two listeners on one port, two services on one prefix."""
     if settings.ssl_keyfile and not settings.ssl_certfile:
         raise ConfigInvalid(f"ssl_keyfile is {settings.ssl_keyfile}, but ssl_certfile is not set; HTTPS needs both", param="ssl_certfile")
+    if settings.ollama_host and settings.ollama_port is None:
+        raise ConfigInvalid(f"ollama_host is {settings.ollama_host}, but ollama_port is not set; set both", param="ollama_port")
     _check_distinct("listeners share port", [port for port in (settings.port, settings.ollama_port, settings.ui_port) if port])
     _check_distinct("services share prefix", [service.prefix for service in settings.services.values()])
 
@@ -354,7 +373,7 @@ _DURATIONS = ("keep_alive", "request_timeout", "keepalive_comment_s", "drain_tim
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_DURATIONS, parse_duration),
     **dict.fromkeys(("ollama_port", "ui_port"), _port_or_none),
-    **dict.fromkeys(("default_model", "ssl_certfile", "ssl_keyfile"), lambda value: None if value == "" else value),
+    **dict.fromkeys(("default_model", "ollama_host", "ssl_certfile", "ssl_keyfile"), lambda value: None if value == "" else value),
     **dict.fromkeys(("kv_cache_type", "log_level"), _lower),
     "flash_attention": _on_or_off,
     "memory_budget": lambda value: parse_size(value) or None,

@@ -14,6 +14,7 @@ def _a_home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("HOME", str(nobody))
         patch.setenv("HF_HOME", str(nobody / "huggingface"))
         patch.setenv("OLLAMA_MODELS", str(nobody / "ollama"))
-        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        theirs = ("OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_ORIGINS")
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", *theirs):
             patch.delenv(name, raising=False)
         yield

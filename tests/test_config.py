@@ -204,6 +204,14 @@ def test_a_models_section_lies_over_the_general_engine_options(write: Any) -> No
     assert settings.engine_options("other") == EngineOptions(threads=2, batch_size=64)
 
 
+def test_what_a_model_was_made_with_lies_between_the_general_options_and_its_section(write: Any) -> None:
+    settings = from_file(write('threads = 2\nbatch_size = 64\ncontext_size = 1\n[models."a"]\nthreads = 8'))
+
+    options = settings.engine_options("a", {"threads": 4, "context_size": 512})
+
+    assert options == EngineOptions(threads=8, batch_size=64, context_size=512)
+
+
 def test_a_models_section_gives_only_the_sampling_defaults_that_it_names(write: Any) -> None:
     settings = from_file(
         write('[models.a]\ntemperature = 0.5\nstop = "END"\ntop_k = -1\nthreads = 1\npin = true\nkeep_alive = -1\ntemplate = "t"')

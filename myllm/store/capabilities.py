@@ -47,6 +47,14 @@ def judge_capabilities(
     return ("completion", *_judge_chat(template, title), *insert, *vision, *found)
 
 
+def with_template(capabilities: tuple[str, ...], template: str) -> tuple[str, ...]:
+    """What the same model can do with another template than its file's."""
+    if "completion" not in capabilities:
+        return capabilities
+    others = [name for name in capabilities if name not in ("completion", "chat", "tools", "thinking")]
+    return ("completion", *_judge_chat(template, ""), *others)
+
+
 def _judge_chat(template: str | None, title: str) -> list[str]:
     if not template:
         return ["chat"] if _INSTRUCT.search(title.replace("_", "-")) else []

@@ -2,8 +2,8 @@
 
 A noun a program: where it keeps its models, how its folders are read, what it calls them. Nothing here writes, and no
 weights are opened. Manifests are someone else's word: their sizes are bounded, a digest is a digest before it becomes a
-path, and what is broken is left out and told once. Ollama's Go templates and system prompts are left behind, as the GGUF
-brings its own template; of a model with an adapter or a projector the model alone is used.
+path, and what is broken is left out and told once. Ollama's Go templates are left behind, as the GGUF brings its own in Jinja;
+of a model with an adapter or a projector the model alone is used.
 """
 
 from __future__ import annotations
@@ -21,38 +21,26 @@ from msgspec import Struct
 
 from myllm.config import OtherProgram
 from myllm.store.model_files import find_model_files
+from myllm.store.ollama_parameters import usable_parameters
+from myllm.store.registry import Overlay
+from myllm.types import Message, Role
 
 log = logging.getLogger(__name__)
 
 MAX_MANIFEST_BYTES = 256 << 10  # an ordinary one has about 1 KiB
-MAX_STOPS, MAX_STOP_LETTERS = 16, 256
-
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _WEIGHTS = "application/vnd.ollama.image.model"
 _PARAMETERS = "application/vnd.ollama.image.params"
+_SYSTEM = "application/vnd.ollama.image.system"
+_MESSAGES = "application/vnd.ollama.image.messages"
 _LIBRARY = ("registry.ollama.ai", "library")  # where a plain name is looked for; it shows as nothing
-# Ollama's name of a parameter → the field of SamplingParams, with the range that requests have too.
-_SAMPLING: dict[str, tuple[str, type[int] | type[float], float, float]] = {
-    "temperature": ("temperature", float, 0, 2),
-    "top_k": ("top_k", int, 0, 2**31 - 1),
-    "top_p": ("top_p", float, 0, 1),
-    "min_p": ("min_p", float, 0, 1),
-    "typical_p": ("typical_p", float, 0, 1),
-    "repeat_penalty": ("repeat_penalty", float, 1e-6, 1e6),
-    "repeat_last_n": ("penalty_last_n", int, -1, 2**31 - 1),
-    "presence_penalty": ("presence_penalty", float, -2, 2),
-    "frequency_penalty": ("frequency_penalty", float, -2, 2),
-    "seed": ("seed", int, -(2**63), 2**63 - 1),
-    "num_predict": ("max_tokens", int, 1, 2**31 - 1),  # Ollama's -1 and -2 are our default, no bound
-}
 
 
-class FoundModel(Struct, frozen=True):
+class FoundModel(Overlay, frozen=True):
     """names: what it may be called, the first that is free; each is its own. path: the first shard's."""
 
     names: tuple[str, ...]
     path: Path
-    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Program(Protocol):
@@ -153,15 +141,19 @@ class Ollama:
         size = _size(path)
         if size != weights.size:
             raise _Broken(f"its weights {path.name} have {size:,} bytes, {weights.size:,} are promised; pull it again with Ollama")
-        return FoundModel((_ollama_name(manifest),), path, self._parameters(blobs, manifest, layers))
+        return FoundModel((_ollama_name(manifest),), path, **self._overlay(blobs, manifest, layers))
 
-    def _parameters(self, blobs: Path, manifest: Path, layers: Sequence[_Layer]) -> dict[str, Any]:
-        digest = next((layer.digest for layer in layers if layer.media_type == _PARAMETERS), None)
-        try:
-            return _sampling(_decode(_blob(blobs, digest), dict[str, Any])) if digest else {}
-        except _Broken as exc:
-            self._tell_once(manifest, exc)
-            return {}
+    def _overlay(self, blobs: Path, manifest: Path, layers: Sequence[_Layer]) -> dict[str, Any]:
+        """What was laid over the weights with a Modelfile; a layer that cannot be read is left out and told."""
+        blob_of = {layer.media_type: layer.digest for layer in layers}
+        overlay: dict[str, Any] = {}
+        for media_type, read in _OVERLAYS.items():
+            try:
+                if media_type in blob_of:
+                    overlay |= read(_blob(blobs, blob_of[media_type]))
+            except _Broken as exc:
+                self._tell_once(manifest, exc)
+        return overlay
 
     def _tell_once(self, manifest: Path, why: _Broken) -> None:
         if manifest not in self._told:
@@ -188,6 +180,11 @@ class _Layer(Struct, frozen=True, rename={"media_type": "mediaType"}):
 
 class _Manifest(Struct, frozen=True):
     layers: list[_Layer]
+
+
+class _Turn(Struct, frozen=True):
+    role: Role
+    content: str = ""
 
 
 def _names(repo: str, file: str) -> tuple[str, ...]:
@@ -231,17 +228,23 @@ def _blob(folder: Path, digest: str) -> Path:
     return folder / f"sha256-{match[1]}"
 
 
-def _sampling(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Ollama's parameters by the names of SamplingParams; what has no counterpart or is out of range is left out."""
-    parameters: dict[str, Any] = {}
-    for key, (name, kind, least, most) in _SAMPLING.items():
-        value = written.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most and kind(value) == value:
-            parameters[name] = kind(value)
-    stops = written.get("stop")
-    listed = [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []
-    texts = [text for text in listed if isinstance(text, str) and 0 < len(text) <= MAX_STOP_LETTERS]
-    return parameters | ({"stop": tuple(texts[:MAX_STOPS])} if texts else {})
+def _parameters(blob: Path) -> dict[str, Any]:
+    usable = usable_parameters(_decode(blob, dict[str, Any]))
+    return {"parameters": usable.sampling, "engine_options": usable.engine, "num_keep": usable.num_keep}
+
+
+def _system(blob: Path) -> dict[str, Any]:
+    content = _read_bounded(blob, MAX_MANIFEST_BYTES)
+    if content is None:
+        raise _Broken(f"its system prompt {blob} cannot be read, or is longer than {MAX_MANIFEST_BYTES:,} bytes")
+    return {"system": content.decode("utf-8", "replace") or None}
+
+
+def _messages(blob: Path) -> dict[str, Any]:
+    return {"messages": tuple(Message(turn.role, turn.content) for turn in _decode(blob, list[_Turn]))}
+
+
+_OVERLAYS = {_PARAMETERS: _parameters, _SYSTEM: _system, _MESSAGES: _messages}
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from myllm.config import OtherProgram
 from myllm.errors import InvalidRequest
 from myllm.store.in_place import FoundModel, Program
 from myllm.store.names import LATEST, validate_name
+from myllm.store.registry import Overlay
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Neighbour(Struct, frozen=True):
     path: Path
     source: OtherProgram
     owner: str
-    parameters: dict[str, Any]
+    overlay: Overlay
     aliases: tuple[str, ...]
 
 
@@ -60,7 +61,7 @@ class Neighbours:
                 continue
             taken.add(_plain(name))
             aliases = (*model.names, model.names[-1].rpartition("/")[2])
-            yield Neighbour(name, model.path, program.source, program.title, model.parameters, aliases)
+            yield Neighbour(name, model.path, program.source, program.title, model, aliases)
 
     def _look(self, anew: bool) -> list[_Sight]:
         looked_at, sights = self._seen

@@ -1,4 +1,4 @@
-"""`Registry`: the records that `pull`, `import` and `cp` write, one small file for each name.
+"""`Registry`: the records that `pull`, `import`, `cp` and `create` write, one small file for each name.
 
 A file for each record needs no lock: creating one is atomic and fails if the name is taken, removing one is atomic,
 and two processes that write different names never meet. A record that cannot be read is left out and logged.
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from myllm.errors import Conflict, MyLLMError
 from myllm.store.atomic import create_file, replace_file
+from myllm.types import Message
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,30 @@ class HubOrigin(Struct, frozen=True, kw_only=True):
     checksums: tuple[str, ...]
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class Overlay(Struct, frozen=True, kw_only=True):
+    """What is laid over a model's file; everything may be absent.
+
+    parameters, engine_options: by the names of SamplingParams and of EngineOptions. num_keep: for requests that say nothing of
+    it. template: a packaged one's name. template_source: Jinja, by whoever made the model. messages: turns that stand before
+    those of every chat. parent_model: what it was made from.
+    """
+
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+    engine_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    num_keep: int | None = None
+    template: str | None = None
+    template_source: str | None = None
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
+    license: str | None = None
+    parent_model: str | None = None
+
+    def overlay(self) -> dict[str, Any]:
+        """These fields alone, for another that has the same."""
+        return {name: getattr(self, name) for name in Overlay.__struct_fields__}
+
+
+class Record(Overlay, frozen=True, kw_only=True):
     """A name for a file, with what was given along with it.
 
     path None is the bundled model, which moves with the installation. owns_file: the file is known by records only, so
@@ -42,8 +66,6 @@ class Record(Struct, frozen=True, kw_only=True):
     source: Literal["imported", "alias", "pulled"]
     owns_file: bool
     created_at: float
-    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
-    template: str | None = None
     origin: HubOrigin | None = None
 
 
@@ -64,6 +86,10 @@ class Registry:
             except (OSError, msgspec.DecodeError) as exc:
                 log.warning("the model record %s is left out: %s", file, exc)
         return sorted(found, key=lambda record: record.name)
+
+    def written(self) -> bytes:
+        """All records as they lie there, also those that cannot be understood. Raises OSError where one cannot be read."""
+        return b"\n".join(file.read_bytes() for file in self.folder.glob("*.json"))
 
     def add(self, record: Record) -> None:
         """Raises Conflict if the name has a record, in whatever case."""

@@ -1,7 +1,7 @@
 """`Store`: which models are installed, under which names, and what becomes of their files.
 
 A model is the bundled one, a `.gguf` file below the home's `models` folder or below one of the model folders, or a
-record that `pull`, `import` or `cp` wrote. Nothing is kept in memory but the headers: another process, or somebody with a file
+record that `pull`, `import`, `cp` or `create` wrote. Nothing is kept in memory but the headers: another process, or somebody with a file
 manager, may add and remove models at any time, and the next look sees it. Files outside the home are never touched. What other
 programs keep on this machine is found beside our own.
 """
@@ -22,6 +22,8 @@ from msgspec import Struct
 
 from myllm.config import OtherProgram
 from myllm.errors import Conflict, ModelLoadFailed, ModelNotFound, MyLLMError
+from myllm.store.blobs import BlobStore
+from myllm.store.capabilities import with_template
 from myllm.store.catalog import BUNDLED_NAME, Catalog
 from myllm.store.in_place import Program
 from myllm.store.metadata import GGUFMetadata, shard_paths
@@ -29,7 +31,7 @@ from myllm.store.metadata_cache import MetadataCache
 from myllm.store.model_files import find_model_files
 from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, validate_name, without_hub
 from myllm.store.neighbours import Neighbours
-from myllm.store.registry import HubOrigin, Record, Registry
+from myllm.store.registry import HubOrigin, Overlay, Record, Registry
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ CATALOGUED = frozenset({"file", "imported", "pulled", "lmstudio", "hub"})  # whe
 Source = Literal["bundled", "file", "imported", "alias", "pulled"] | OtherProgram
 
 
-class InstalledModel(Struct, frozen=True, kw_only=True):
-    """A model that can be loaded. `parameters` and `template` replace the file's own; `path` is the first shard's."""
+class InstalledModel(Overlay, frozen=True, kw_only=True):
+    """A model that can be loaded. `parameters` and the template replace the file's own; `path` is the first shard's."""
 
     name: str
     path: Path
@@ -48,8 +50,12 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     digest: str
     modified_at: datetime
     source: Source
-    parameters: dict[str, Any]
-    template: str | None
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The file's, as far as a template that was given does not change them."""
+        found = self.metadata.capabilities
+        return with_template(found, self.template_source) if self.template_source else found
 
 
 class _Place(Struct, frozen=True):
@@ -60,7 +66,7 @@ class _Place(Struct, frozen=True):
     source: Source
     record: Record | None = None
     owner: str | None = None
-    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+    overlay: Overlay = Overlay()
     aliases: tuple[str, ...] = ()
 
 
@@ -82,6 +88,7 @@ class Store:
         self.bundled = bundled
         self.catalog = catalog
         self.registry = Registry(home / "records")
+        self.blobs = BlobStore(self.models_folder / "blobs", self.registry.written)
         self.cache = MetadataCache(home / "cache" / "metadata.msgpack")
         self._warned: set[Path] = set()
 
@@ -119,19 +126,62 @@ class Store:
         return self._add(Record(name=chosen, path=str(file), source="imported", owns_file=True, created_at=time.time()))
 
     def copy(self, source: str, target: str, *, parameters: dict[str, Any] | None = None, template: str | None = None) -> InstalledModel:
-        """Another name for the same file; the parameters and the template given replace those of the source."""
+        """Another name for the same file; the parameters and the template given replace those of the source.
+
+        Raises Conflict for a name that is taken.
+        """
+        record = self.derive(self.resolve(source), validate_name(target))
+        given = {"parameters": record.parameters | (parameters or {}), "template": template or record.template}
+        return self._add(msgspec.structs.replace(record, **given))
+
+    def copy_over(self, source: str, target: str) -> InstalledModel:
+        """Another name for the same file, also where the name is taken; for the model's own name nothing is done."""
         model = self.resolve(source)
+        if same_names(target, [model.name]):
+            return model
+        return self.install(self.derive(model, target))
+
+    def derive(self, model: InstalledModel, name: str) -> Record:
+        """A record for another name of an installed model, with all that lies over its file. Nothing is written."""
         origin = self._places()[model.name].record
-        record = Record(
-            name=validate_name(target),
+        overlay = model.overlay() | {"template": origin.template if origin else None}  # the catalogue's is found again
+        return Record(
+            name=name,
             path=None if model.path == self.bundled else str(model.path),
             source="alias",
             owns_file=origin.owns_file if origin else False,
             created_at=time.time(),
-            parameters=model.parameters | (parameters or {}),
-            template=template if template is not None else (origin.template if origin else None),
+            **overlay,
         )
-        return self._add(record)
+
+    def install(self, record: Record) -> InstalledModel:
+        """Write a record, in the place of the model of that name if there is one. Raises what `check_takeover` raises."""
+        old = self.check_takeover(record.name, Path(record.path) if record.path else self.bundled)
+        if old is not None:
+            record = msgspec.structs.replace(record, name=old.name)
+        if old is not None and str(old.path) == record.path:
+            is_ours = old.record is None or old.record.owns_file  # a plain file has one name, and that is now the record's
+            record = msgspec.structs.replace(record, owns_file=is_ours, origin=old.record.origin if old.record else None)
+        self.registry.replace(record)
+        if old is not None and str(old.path) != record.path:
+            self._discard(old)
+        return self.resolve(record.name)
+
+    def check_takeover(self, name: str, path: Path | None) -> _Place | None:
+        """The model whose name it is, if there is one and a model at `path` may have it instead. Raises Conflict.
+
+        The bundled model keeps its name, and so does a file that somebody has put into a models folder.
+        """
+        places = self._own_places()
+        found = same_names(validate_name(name), places)
+        if not found:
+            return None
+        old = places[found[0]]
+        if old.source == "bundled":
+            raise Conflict(f"'{old.name}' ships with MyLLM and cannot be replaced; choose another name", param="name")
+        if old.record is None and old.path != path:
+            raise Conflict(f"the name '{name}' is taken by the file {old.path}; choose another or remove that model first", param="name")
+        return old
 
     def record_pull(self, record: Record) -> InstalledModel:
         """Install a pulled model, or renew its record. Raises what `check_name` raises."""
@@ -168,14 +218,22 @@ class Store:
         if len(found) != 1:
             raise self._not_found(name, found)
         place = places[found[0]]
-        users = [other.name for other in places.values() if other.record and other.path == place.path and other is not place]
         if place.record:
             self.registry.remove(place.name)
-            if place.record.owns_file and not users and self._is_ours(place.path):
-                _delete(place.path)
+            self._discard(place)
             return
-        self._refuse_removal(place, users)
+        self._refuse_removal(place, [other.name for other in places.values() if other.record and other.path == place.path])
         _delete(place.path)
+
+    def _discard(self, place: _Place) -> None:
+        """After its record is gone: delete the file if it is ours and no other record uses it."""
+        is_used = any(record.path == str(place.path) for record in self.registry.records())
+        if not place.record or not place.record.owns_file or is_used or not self._is_ours(place.path):
+            return
+        if self.blobs.holds(place.path):
+            self.blobs.delete(place.path)
+        else:
+            _delete(place.path)
 
     def _refuse_removal(self, place: _Place, users: Sequence[str]) -> None:
         if place.source == "bundled":
@@ -203,7 +261,7 @@ class Store:
         files = [place.path for place in places.values() if not place.record or place.record.owns_file]
         for other in self.neighbours.beside(list(places), files, anew=anew):
             places[other.name] = _Place(
-                other.name, other.path, other.source, owner=other.owner, parameters=other.parameters, aliases=other.aliases
+                other.name, other.path, other.source, owner=other.owner, overlay=other.overlay, aliases=other.aliases
             )
         return places
 
@@ -216,7 +274,7 @@ class Store:
         for record in records:
             path = Path(record.path) if record.path else self.bundled
             if path:
-                places.setdefault(record.name, _Place(record.name, path, record.source, record))
+                places.setdefault(record.name, _Place(record.name, path, record.source, record, overlay=record))
         owned = {place.path for place in places.values() if place.record and place.record.owns_file}
         for folder in (self.models_folder, *self.model_dirs):
             for path, name in find_model_files(folder):
@@ -236,7 +294,7 @@ class Store:
         except (ModelLoadFailed, OSError) as exc:
             raise ModelLoadFailed(f"model '{place.name}' cannot be loaded: {exc}") from exc
         entry = self.catalog.entry_of(place.name, place.path)
-        given = place.record.template if place.record else None
+        suggested = entry.template if entry and not metadata.chat_template else None
         return InstalledModel(
             name=place.name,
             path=place.path,
@@ -244,8 +302,7 @@ class Store:
             digest=metadata.digest,
             modified_at=datetime.fromtimestamp(modified_at, UTC),
             source=place.source,
-            parameters=dict(place.record.parameters if place.record else place.parameters),
-            template=given or (entry.template if entry and not metadata.chat_template else None),
+            **place.overlay.overlay() | {"template": place.overlay.template or suggested},
         )
 
     def _aliases(self, places: dict[str, _Place]) -> dict[str, str]:

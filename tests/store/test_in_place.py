@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from store.gguf_files import write_gguf
 
 from myllm.store.in_place import MAX_MANIFEST_BYTES, FoundModel, HubCache, LMStudio, Ollama, programs_in_place
-from myllm.types import SamplingParams
+from myllm.types import Message, SamplingParams
 
 WEIGHTS, PARAMS = "application/vnd.ollama.image.model", "application/vnd.ollama.image.params"
 LIBRARY = "registry.ollama.ai/library"
@@ -36,8 +36,8 @@ def put_manifest(folder: Path, name: str, content: Any) -> Path:
     return file
 
 
-def put_ollama_model(folder: Path, name: str, parameters: Any = None, **keys: Any) -> Path:
-    """A model as `ollama pull` leaves it; returns the blob with its weights."""
+def put_ollama_model(folder: Path, name: str, parameters: Any = None, more: dict[str, bytes] | None = None, **keys: Any) -> Path:
+    """A model as `ollama pull` leaves it, with `more` layers by the end of their media type; returns the blob with its weights."""
     weights = put_blob(folder, write_gguf(folder / "weights.gguf", **keys).read_bytes())
     layers = [
         {"mediaType": "application/vnd.ollama.image.template", **put_blob(folder, b"{{ .Prompt }}")},
@@ -46,6 +46,7 @@ def put_ollama_model(folder: Path, name: str, parameters: Any = None, **keys: An
     ]
     if parameters is not None:
         layers.append({"mediaType": PARAMS, **put_blob(folder, json.dumps(parameters).encode())})
+    layers += [{"mediaType": f"application/vnd.ollama.image.{kind}", **put_blob(folder, text)} for kind, text in (more or {}).items()]
     put_manifest(folder, name, {"schemaVersion": 2, "config": {"digest": "sha256:0", "size": 1}, "layers": layers})
     (folder / "weights.gguf").unlink()
     return folder / "blobs" / str(weights["digest"]).replace(":", "-")
@@ -117,6 +118,34 @@ def test_ollamas_parameters_get_our_names_and_those_without_a_counterpart_stay_b
         "stop": ("<|im_end|>", "User:"),
     }
     assert SamplingParams().updated(parameters).max_tokens == 128
+
+
+def test_what_ollamas_parameters_say_of_loading_comes_along(tmp_path: Path) -> None:
+    put_ollama_model(tmp_path, f"{LIBRARY}/m/latest", {"num_ctx": 4096, "num_gpu": 0, "use_mmap": "maybe"})
+
+    assert found(Ollama([tmp_path]))["m"].engine_options == {"context_size": 4096, "gpu_layers": 0}
+
+
+def test_a_model_that_was_made_in_ollama_keeps_its_system_prompt_and_its_messages(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It's-a me!"}]
+    put_ollama_model(tmp_path, f"{LIBRARY}/mario/latest", more={"system": b"You are Mario.", "messages": json.dumps(turns).encode()})
+
+    model = found(Ollama([tmp_path]))["mario"]
+
+    assert (model.system, model.template, model.template_source) == ("You are Mario.", None, None)
+    assert model.messages == (Message("user", "Hi"), Message("assistant", "It's-a me!"))
+
+
+@pytest.mark.parametrize(
+    "layer", [{"messages": b"{"}, {"messages": b'[{"role": "root", "content": ""}]'}, {"system": b"x" * (MAX_MANIFEST_BYTES + 1)}]
+)
+def test_a_layer_that_cannot_be_used_is_left_out_and_the_model_works(tmp_path: Path, caplog: Any, layer: dict[str, bytes]) -> None:
+    put_ollama_model(tmp_path, f"{LIBRARY}/m/latest", {"seed": 1}, more=layer)
+
+    model = found(Ollama([tmp_path]))["m"]
+
+    assert (model.parameters, model.system, model.messages) == ({"seed": 1}, None, ())
+    assert [record.getMessage() for record in caplog.records if "'m'" in record.getMessage()]
 
 
 @pytest.mark.parametrize(

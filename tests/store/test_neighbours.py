@@ -58,6 +58,16 @@ def test_the_models_of_all_three_are_listed_with_whose_they_are(machine: Machine
     assert models["llama3.2:3b"].parameters == {"temperature": 0.5}
 
 
+def test_a_model_that_was_made_in_ollama_is_used_as_it_was_made(machine: Machine) -> None:
+    put_ollama_model(machine.ollama, f"{LIBRARY}/mario/latest", {"num_ctx": 512}, more={"system": b"You are Mario."})
+
+    model = machine.store().resolve("mario")
+    copied = machine.store().copy("mario", "luigi")
+
+    assert (model.source, model.system, model.engine_options) == ("ollama", "You are Mario.", {"context_size": 512})
+    assert (copied.system, copied.engine_options) == (model.system, model.engine_options)
+
+
 @pytest.mark.parametrize("asked", [SHORT, f"{REPO}/{FILE[:-5]}", FILE[:-5], "llama3.2:3b", "llama3.2", "meta-llama/Llama-3.2-3B-Instruct"])
 def test_a_file_answers_to_its_long_and_short_names_and_to_the_catalogues(machine: Machine, asked: str) -> None:
     link = put_hub_file(machine.hub, REPO, FILE)
