@@ -9,6 +9,7 @@ of Llama 3, and the same arguments write the same bytes.
     python bench/make_gguf.py --out bench.gguf
     python bench/make_gguf.py --out mamba.gguf --arch mamba --vocab 4096 --layers 2
     python bench/make_gguf.py --out bert.gguf --arch bert --vocab 4096 --layers 2 --context 512
+    python bench/make_gguf.py --out reranker.gguf --arch bert --rank --vocab 4096 --layers 2 --context 512
 """
 
 from __future__ import annotations
@@ -211,6 +212,14 @@ def bert_tensors(weights: Weights, args: argparse.Namespace) -> Iterator[Tensor]
         yield from weights.dense(name + "ffn_up", 2 * width, width)
         yield from weights.dense(name + "ffn_down", width, 2 * width)
         yield from weights.norm(name + "layer_output_norm", width)
+    if ranks(args):
+        yield from weights.dense("cls", width, width)
+        yield from weights.dense("cls.output", 1, width)
+
+
+def ranks(args: argparse.Namespace) -> bool:
+    rank: bool = getattr(args, "rank", False)
+    return rank
 
 
 def write_bert_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:
@@ -218,7 +227,7 @@ def write_bert_shape(writer: GGUFWriter, args: argparse.Namespace) -> None:
     writer.add_head_count(args.width // HEAD_DIM)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(PoolingType.MEAN)
+    writer.add_pooling_type(PoolingType.RANK if ranks(args) else PoolingType.MEAN)
     writer.add_token_type_count(2)
 
 
@@ -268,6 +277,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--width", type=int, default=256, help="embedding length, a multiple of 64 (%(default)s)")
     parser.add_argument("--share", type=int, default=2, help="llama: heads that share one key/value head (%(default)s)")
+    parser.add_argument("--rank", action="store_true", help="bert: with a head that scores a document for a query")
     parser.add_argument("--context", type=int, default=131_072, help="context length that the file claims (%(default)s)")
     parser.add_argument("--type", choices=tuple(TYPES), default="q8_0", help="of the matrices (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)

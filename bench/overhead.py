@@ -15,6 +15,7 @@ import asyncio
 import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from servers import MODEL_NAME, LlamaServer, Load, MyLLM, Server, add_server_arguments, check_server_arguments, pin_client
@@ -35,16 +36,19 @@ class CPU:
 
 def read_cpu(server: Server) -> CPU:
     process = psutil.Process(server.process.pid)
+    threads = thread_seconds(process.pid)
     if server.name == MyLLM.name:
-        return CPU(_seconds(process), sum(_seconds(child) for child in process.children(recursive=True)))
-    main_thread = next(thread for thread in process.threads() if thread.id == process.pid)
-    engine = main_thread.user_time + main_thread.system_time
-    return CPU(_seconds(process) - engine, engine)
+        return CPU(sum(threads.values()), sum(sum(thread_seconds(child.pid).values()) for child in process.children(recursive=True)))
+    engine = threads.pop(process.pid)
+    return CPU(sum(threads.values()), engine)
 
 
-def _seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def thread_seconds(pid: int) -> dict[int, float]:
+    """CPU seconds by thread. Linux tells nanoseconds in `schedstat`; elsewhere, and in psutil, ticks of 10 ms have to do."""
+    tasks = Path(f"/proc/{pid}/task")
+    if tasks.is_dir():
+        return {int(task.name): int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks.iterdir()}
+    return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process(pid).threads()}
 
 
 async def run_round(server: Server, num_streams: int, num_tokens: int, salt: int) -> tuple[CPU, int]:
