@@ -86,7 +86,7 @@ def estimate(meta: GGUFMetadata, options: EngineOptions, plan: LoadPlan) -> Foot
     weights = meta.tensor_bytes
     cells = plan.num_cells * kv_bytes_per_token(meta, options.kv_cache_type) + plan.num_slots * recurrent_bytes_per_slot(meta)
     compute = compute_bytes(meta, options, plan)
-    outputs = plan.num_slots * meta.vocab_size * 4
+    outputs = plan.num_rows * meta.vocab_size * 4
     process = PROCESS_BYTES + meta.vocab_size * BYTES_PER_TOKEN_OF_VOCABULARY
     if meta.is_embedding_model:
         cells = outputs = 0
@@ -123,7 +123,7 @@ def compute_bytes(meta: GGUFMetadata, options: EngineOptions, plan: LoadPlan) ->
     activations = rows * 4 * 3 * (forward + meta.embedding_length)
     has_flash = options.flash_attention != "off"
     attention = plan.num_cells * rows * (2 if has_flash else 4 + 4 * meta.head_count) if sum(meta.head_count_kv) else 0
-    return max(activations + attention, min(plan.num_slots, rows) * meta.vocab_size * 4)
+    return max(activations + attention, min(plan.num_rows, rows) * meta.vocab_size * 4)
 
 
 def choose_evictions(tenants: list[Tenant], needed: Footprint, free: Footprint) -> list[str] | None:

@@ -74,8 +74,9 @@ class FakeMemory:
 
 
 class FakeContext(FakeMemory):
-    """engine.Context on a FakeMemory. A row's best logit is `next_token` of all tokens in its slot.
+    """engine.Context on a FakeMemory. A row's best logit is `next_token` of the tokens in its slot up to that row.
 
+    max_rows: what a batch may ask for; llama.cpp aborts the process on more.
     real_cells: what there really is, where that is less than the `num_cells` claimed.
     is_refused: asked before each decode; True makes it raise KVCacheFull with the memory unchanged.
     corrupt: may change the row of the tokens it is given.
@@ -87,6 +88,7 @@ class FakeContext(FakeMemory):
         num_cells: int = 256,
         batch_tokens: int = 64,
         *,
+        max_rows: int | None = None,
         vocab_size: int = 64,
         next_token: NextToken | None = None,
         is_recurrent: bool = False,
@@ -97,6 +99,7 @@ class FakeContext(FakeMemory):
         super().__init__(num_slots, is_recurrent=is_recurrent)
         self.num_cells = num_cells
         self.batch_tokens = batch_tokens
+        self.max_rows = num_slots if max_rows is None else max_rows
         self.vocab_size = vocab_size
         self.next_token = next_token or hashed(vocab_size)
         self.real_cells = num_cells if real_cells is None else real_cells
@@ -110,6 +113,7 @@ class FakeContext(FakeMemory):
     def decode(self, batch: Batch) -> None:
         assert 0 < batch.num_tokens <= self.batch_tokens, f"{batch.num_tokens} tokens in a batch for {self.batch_tokens}"
         assert batch.num_tokens == sum(chunk.num_tokens for chunk in batch)
+        assert batch.num_rows == sum(chunk.num_rows for chunk in batch) <= self.max_rows, "more rows than llama.cpp has room for"
         assert len({chunk.slot for chunk in batch}) == len(batch), "two chunks in one slot"
         if self.is_refused() or self.num_used + batch.num_tokens > self.real_cells:
             self.num_refused += 1
@@ -118,8 +122,9 @@ class FakeContext(FakeMemory):
         self._rows = []
         for chunk in batch:
             self._compute(chunk.slot, chunk.start_pos, chunk.token_ids)
-            if chunk.wants_logits:
-                self._rows.append(self._row(self.tokens(chunk.slot)))
+            assert 0 <= chunk.num_rows <= chunk.num_tokens
+            token_ids = self.tokens(chunk.slot)
+            self._rows += [self.row(token_ids[: len(token_ids) - after]) for after in reversed(range(chunk.num_rows))]
 
     def set_threads(self, threads: int) -> None:
         self.threads.append(threads)
@@ -133,7 +138,8 @@ class FakeContext(FakeMemory):
         assert len(token_ids)
         self.slots[slot] += [Cell(token_id) for token_id in token_ids.tolist()]
 
-    def _row(self, token_ids: list[int]) -> npt.NDArray[np.float32]:
+    def row(self, token_ids: list[int]) -> npt.NDArray[np.float32]:
+        """The logits after these tokens."""
         seed = zlib.crc32(np.array(token_ids, np.int32).tobytes())
         row = (np.arange(self.vocab_size, dtype=np.int64) * (seed | 1) % 9973 / 9973).astype(np.float32) * 3
         row[self.next_token(token_ids)] = 5.0
@@ -153,9 +159,13 @@ class FakeVocabulary:
         self.end_token = self.vocab_size - 1
         self.end_tokens = frozenset({self.end_token})
         self.suppressed_tokens = suppressed
+        self.bos_id: int | None = None
 
     def piece(self, token_id: int) -> bytes:
         return self.pieces[token_id]
+
+    def label(self, token_id: int) -> bytes:
+        return self.pieces[token_id] or b"<|%d|>" % token_id
 
     def encode(self, text: str) -> list[int]:
         return [self.pieces.index(letter.encode()) for letter in text]

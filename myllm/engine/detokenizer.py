@@ -10,14 +10,18 @@ import codecs
 
 
 class Detokenizer:
-    """bytes in, text out; `is_stopped` once a stop string has been seen (it and what follows are dropped)."""
+    """bytes in, text out; `stop_string` is the one that has been seen (it and what follows are dropped)."""
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         # "replace" only ever fires for bytes that can't be UTF-8; an unfinished character waits for its rest
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(filter(None, stop))
         self._held = ""
-        self.is_stopped = False
+        self.stop_string: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stop_string is not None
 
     def decode(self, piece: bytes) -> str:
         """The text that became certain with this piece."""
@@ -34,10 +38,11 @@ class Detokenizer:
         return "" if self.is_stopped else held
 
     def _match(self, text: str) -> str:
-        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:  # the one that is complete first, or the text would depend on how it was cut into tokens
-            self.is_stopped, self._held = True, ""
-            return text[: min(found)[1]]
+            _, at, self.stop_string = min(found)
+            self._held = ""
+            return text[:at]
         keep = max(self._overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -1,4 +1,4 @@
-"""Embeddings: a second context on the same model, made when first asked for; many inputs share one decode.
+"""Embeddings and scores: a second context on the same model, made when first asked for; many inputs share one decode.
 
 A pooled vector needs all tokens of its input in one physical batch, so the context is as large as the longest input so
 far (in powers of two, up to what the model was trained on) and is made anew when a longer one comes.
@@ -40,6 +40,22 @@ class EmbeddingJob:
     def is_finished(self) -> bool:
         return len(self.vectors) == len(self.inputs)
 
+    def take(self, output: Float32Array) -> None:
+        """What the model made of the next input."""
+        length = float(np.linalg.norm(output))
+        self.vectors.append(output / length if length > 0 else output)
+
+
+class RankingJob(EmbeddingJob):
+    """A query beside each of some documents, on a model that ranks: its outputs are scores and stay as they are."""
+
+    @property
+    def scores(self) -> list[float]:
+        return [float(output[0]) for output in self.vectors]
+
+    def take(self, output: Float32Array) -> None:
+        self.vectors.append(output)
+
 
 class Embedder:
     """Jobs by arrival; `step` runs one decode over as many inputs as fit, also of different jobs."""
@@ -66,7 +82,7 @@ class Embedder:
         if pack:  # a job without inputs asks for nothing
             context = self._context_for(sum(len(token_ids) for _, token_ids in pack))
             for (job, _), vector in zip(pack, context.embed([token_ids for _, token_ids in pack]), strict=True):
-                job.vectors.append(_normalised(vector))
+                job.take(vector)
         finished = [job for job in self._jobs if job.is_finished]
         self._jobs = deque(job for job in self._jobs if not job.is_finished)
         return finished
@@ -88,8 +104,3 @@ class Embedder:
                 self._context.close()
             self._context = self._make_context(max(SMALLEST_CONTEXT, 1 << (num_tokens - 1).bit_length()))
         return self._context
-
-
-def _normalised(vector: Float32Array) -> Float32Array:
-    length = float(np.linalg.norm(vector))
-    return vector / length if length > 0 else vector

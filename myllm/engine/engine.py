@@ -6,6 +6,7 @@ it produces are `Delta`s: the text that a step made certain for each sequence, a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence as SequenceOf
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from myllm.engine.detokenizer import Detokenizer
 from myllm.engine.kv_cache import KVCache, Memory
 from myllm.engine.llama import KVCacheFull, SamplerChain
+from myllm.engine.logprobs import Logprobs
 from myllm.engine.prefill_budget import PrefillBudget
 from myllm.engine.sampler import Sampler
 from myllm.engine.scheduler import Scheduler
@@ -34,13 +36,16 @@ class Vocabulary(Protocol):
     vocab_size: int
     end_tokens: frozenset[int]
     suppressed_tokens: tuple[int, ...]
+    bos_id: int | None
 
     def piece(self, token_id: int) -> bytes: ...
+    def label(self, token_id: int) -> bytes: ...
 
 
 class Context(Memory, Protocol):
     num_cells: int
     batch_tokens: int
+    max_rows: int
 
     def decode(self, batch: Batch) -> None: ...
     def logits(self, num_rows: int) -> npt.NDArray[np.float32]: ...
@@ -68,7 +73,7 @@ class Engine:
         self.context_length = context_length
         self.cache = KVCache(num_slots, context.num_cells, context, can_cut=can_cut)
         self.prefill_budget = PrefillBudget(max_gap_s, context.batch_tokens)
-        self.scheduler = Scheduler(self.cache, context.batch_tokens, self.prefill_budget)
+        self.scheduler = Scheduler(self.cache, context.batch_tokens, self.prefill_budget, context.max_rows)
         self.sequences: dict[int, Sequence] = {}
         self.num_prompt_tokens = self.num_generated_tokens = self.num_cached_tokens = 0
         self._rate = TokenRate()
@@ -94,10 +99,12 @@ class Engine:
     def add(self, request_id: int, token_ids: Int32Array, params: SamplingParams) -> None:
         """Queue a checked request."""
         room = self.context_length - len(token_ids)
-        seq = Sequence(request_id, token_ids, min(params.max_tokens or room, room))
+        seq = Sequence(request_id, token_ids, min(params.max_tokens or room, room), wants_prompt_rows=params.prompt_logprobs)
         forbidden = set(self.vocabulary.suppressed_tokens) | (self.vocabulary.end_tokens if params.ignore_eos else set())
         seq.sampler = Sampler(params, seq.token_ids, forbidden=forbidden, make_chain=SamplerChain)
         seq.detokenizer = Detokenizer(params.stop)
+        if params.num_logprobs is not None or params.prompt_logprobs:
+            seq.logprobs = Logprobs(self.vocabulary, params, token_ids)
         self.sequences[request_id] = seq
         self.scheduler.add(seq)
 
@@ -108,7 +115,7 @@ class Engine:
             self.scheduler.finish(seq, FinishReason.CANCELLED)
 
     def step(self) -> list[Delta]:
-        """One tick: schedule, one decode, one sampled token for each row that asked for logits."""
+        """One tick: schedule, one decode, one sampled token for each sequence whose last known token was evaluated."""
         batch = self.scheduler.schedule()
         deltas = [self._ended(seq, "") for seq in self.scheduler.take_outgrown()]
         if not batch:
@@ -123,14 +130,15 @@ class Engine:
             return deltas + [self._ended(seq, "") for seq in self.scheduler.take_outgrown()]
         if self._threads.end_step():
             self.context.set_threads(self._threads.threads)
-        rows = batch.logit_rows()
+        chunks = batch.with_rows()
         num_decode = sum(chunk.seq.status is SequenceStatus.DECODE for chunk in batch)
         self.scheduler.commit(batch)
-        deltas += self._sample(rows)
+        num_picks = sum(chunk.seq.status is SequenceStatus.DECODE for chunk in chunks)
+        deltas += self._sample(chunks)
         self.prefill_budget.observe(batch.num_tokens - num_decode, num_decode, time.perf_counter() - started)
         self.num_prompt_tokens += batch.num_tokens - num_decode
-        self.num_generated_tokens += len(rows)
-        self._rate.add(len(rows))
+        self.num_generated_tokens += num_picks
+        self._rate.add(num_picks)
         return deltas
 
     def stats(self) -> EngineStats:
@@ -145,17 +153,23 @@ class Engine:
             tokens_per_second=self._rate.per_second(),
         )
 
-    def _sample(self, rows: list[Chunk]) -> list[Delta]:
-        if not rows:
+    def _sample(self, chunks: list[Chunk]) -> list[Delta]:
+        if not chunks:
             return []
-        logits = self.context.logits(len(rows))
-        return [delta for chunk, row in zip(rows, logits, strict=True) if (delta := self._advance(chunk.seq, row))]
+        ends = list(itertools.accumulate(chunk.num_rows for chunk in chunks))
+        logits = self.context.logits(ends[-1])
+        own = ((chunk.seq, logits[end - chunk.num_rows : end]) for chunk, end in zip(chunks, ends, strict=True))
+        return [delta for seq, rows in own if (delta := self._advance(seq, rows))]
 
-    def _advance(self, seq: Sequence, row: npt.NDArray[np.float32]) -> Delta | None:
-        """Pick the sequence's next token; None where it brings no text and no end."""
+    def _advance(self, seq: Sequence, rows: npt.NDArray[np.float32]) -> Delta | None:
+        """Pick the sequence's next token from the last of its rows; None where that brings no text and no end."""
         assert seq.sampler is not None and seq.detokenizer is not None
         try:
-            token_id = seq.sampler.pick(row)
+            if seq.logprobs:
+                seq.logprobs.read(rows)
+            if seq.status is SequenceStatus.PREFILL:
+                return None  # rows of a prompt of which more is to come
+            token_id = seq.sampler.pick(rows[-1])
         except EngineFault as error:  # this row is broken; the others may be fine
             self.scheduler.finish(seq, FinishReason.CANCELLED)
             self.cache.clear()  # what it computed may be broken as well: nobody shall start from it
@@ -164,12 +178,17 @@ class Engine:
         self.scheduler.advance(seq, token_id)
         if token_id in self.vocabulary.end_tokens:
             return self._finish(seq, FinishReason.STOP, "")
+        if seq.logprobs:
+            seq.logprobs.accept(token_id)
         text = seq.detokenizer.decode(self.vocabulary.piece(token_id))
         if seq.detokenizer.is_stopped:
             return self._finish(seq, FinishReason.STOP, text)
         if seq.num_output_tokens >= seq.max_tokens:
             return self._finish(seq, FinishReason.LENGTH, text)
-        return Delta(seq.id, text) if text else None
+        delta = Delta(seq.id, text)
+        if seq.logprobs:
+            delta = seq.logprobs.tell(delta)
+        return delta if delta.text or delta.prompt_logprobs else None
 
     def _finish(self, seq: Sequence, reason: FinishReason, text: str) -> Delta:
         self.scheduler.finish(seq, reason)
@@ -180,7 +199,10 @@ class Engine:
         del self.sequences[seq.id]
         cached = seq.num_cached_tokens or 0
         self.num_cached_tokens += cached
-        return Delta(seq.id, text + seq.detokenizer.flush(), seq.finish_reason, Usage(seq.num_prompt_tokens, seq.num_output_tokens, cached))
+        usage = Usage(seq.num_prompt_tokens, seq.num_output_tokens, cached)
+        text += seq.detokenizer.flush()
+        delta = Delta(seq.id, text, seq.finish_reason, usage, stop_string=seq.detokenizer.stop_string)
+        return seq.logprobs.tell(delta) if seq.logprobs else delta
 
 
 class TokenRate:

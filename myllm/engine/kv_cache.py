@@ -67,24 +67,26 @@ class KVCache:
     def num_idle_slots(self) -> int:
         return sum(not slot.is_busy for slot in self.slots)
 
-    def fits(self, token_ids: Int32Array) -> bool:
+    def fits(self, token_ids: Int32Array, limit: int | None = None) -> bool:
         """Would all of `token_ids` find room beside the busy slots, counting those of their cells that it would share?"""
         if len(token_ids) <= self.num_available:
             return True
-        source, length = self._longest_prefix(token_ids)
+        source, length = self._longest_prefix(token_ids, limit)
         shared = np.count_nonzero(self._busy_holders[source.cells.view[:length]])
         return len(token_ids) - int(shared) <= self.num_available
 
-    def allocate(self, token_ids: Int32Array) -> tuple[int, int] | None:
+    def allocate(self, token_ids: Int32Array, limit: int | None = None) -> tuple[int, int] | None:
         """Take an idle slot for `token_ids`; returns (slot, num_cached_tokens), or None when no slot is idle.
 
+        limit: how many leading tokens may come from the cache. Logits come only from a decode, so the first token whose
+        logits are wanted has to be evaluated; where nothing is said that is the last one.
         The longest computed prefix wins: its slot is continued in place where nothing would be lost by that,
         otherwise its cells are shared with another slot, also while its owner runs.
         """
         idle = [slot for slot in self.slots if not slot.is_busy]
         if not idle:
             return None
-        best, length = self._longest_prefix(token_ids)
+        best, length = self._longest_prefix(token_ids, limit)
         if not best.is_busy and length == len(best.tokens):
             target = best
         else:
@@ -151,14 +153,14 @@ class KVCache:
         assert sorted(self._free[: self._num_free]) == [i for i, n in enumerate(holders) if n == 0]
         assert self._num_busy_cells == int((busy > 0).sum())
 
-    def _longest_prefix(self, token_ids: Int32Array) -> tuple[Slot, int]:
-        prefix = [self._reusable(slot, token_ids) for slot in self.slots]
+    def _longest_prefix(self, token_ids: Int32Array, limit: int | None) -> tuple[Slot, int]:
+        limit = len(token_ids) - 1 if limit is None else limit
+        prefix = [self._reusable(slot, token_ids, limit) for slot in self.slots]
         best = max(self.slots, key=lambda s: (prefix[s.index], not s.is_busy, s.last_used))
         return best, prefix[best.index]
 
-    def _reusable(self, slot: Slot, token_ids: Int32Array) -> int:
-        """Leading tokens of `token_ids` that this slot can spare: computed ones, all but the last of the prompt."""
-        limit = len(token_ids) - 1  # logits come only from a decode: leave one token to evaluate
+    def _reusable(self, slot: Slot, token_ids: Int32Array, limit: int) -> int:
+        """Leading tokens of `token_ids` that this slot can spare: computed ones, `limit` of them at most."""
         length = common_prefix(slot.tokens.view, token_ids, min(limit, slot.num_computed))
         if self.can_cut:
             return length

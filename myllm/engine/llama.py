@@ -9,11 +9,8 @@ Source: llama.h of the llama.cpp that llama-cpp-python 0.3 bundles.
 from __future__ import annotations
 
 import ctypes
-import logging
-import re
-from collections import deque
+import os
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,12 @@ import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
 from myllm.config import EngineOptions
+from myllm.engine.llama_log import LlamaLog
+from myllm.engine.prompts import SpecialTokens
 from myllm.engine.sequence import Batch
 from myllm.engine.tokens import Int32Array
 from myllm.errors import EngineFault, InsufficientMemory, ModelLoadFailed
 from myllm.types import GPU, Prompt, SamplingParams, Span
-
-log = logging.getLogger("myllm.engine")
 
 MAX_SLOTS = 256  # LLAMA_MAX_SEQ
 Float32Array = npt.NDArray[np.float32]
@@ -43,43 +40,8 @@ class KVCacheFull(Exception):
     """llama_decode found no cells for the batch; the memory is unchanged."""
 
 
-_last_errors: deque[str] = deque(maxlen=8)
-_buffer_mib: dict[str, float] = {}  # by llama.cpp's name of the kind of buffer: CPU_Mapped, CPU_REPACK, CUDA0, …
-_BUFFER = re.compile(r"(\S+) (?:model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
-
-
-# What llama.cpp warns of and we mean: the cells of all sequences exceed one's context, a generative model gets a pooling.
-OURS_BY_DESIGN = ("n_ctx_train", "pooling_type")
-
-
-def _on_log(level: int, text: bytes, _user_data: Any) -> None:
-    message = text.decode(errors="replace").strip()
-    if level == 4:  # GGML_LOG_LEVEL_ERROR
-        _last_errors.append(message)
-        log.error("llama.cpp: %s", message)
-    elif level == 3 and not any(topic in message for topic in OURS_BY_DESIGN):
-        log.info("llama.cpp: %s", message)
-    elif found := _BUFFER.search(message):
-        _buffer_mib[found[1]] = _buffer_mib.get(found[1], 0.0) + float(found[2])
-
-
-_log_callback = C.llama_log_callback(_on_log)  # llama.cpp keeps the pointer, so we keep the object
-
-
-def _reason() -> str:
-    """What llama.cpp said last about its failure; its first error is the cause, later ones repeat it."""
-    return _last_errors[0].split(": ", 1)[-1] if _last_errors else "no reason was given"
-
-
-def mapped_bytes() -> int:
-    """Bytes of weights that are used where the file is mapped; what was copied into another layout is not counted."""
-    return int(max(_buffer_mib.get("CPU_Mapped", 0.0) - _buffer_mib.get("CPU_REPACK", 0.0), 0.0) * (1 << 20))
-
-
-def device_bytes() -> dict[str, int]:
-    """Bytes that llama.cpp has allocated on each device that is not the CPU, by its own account."""
-    devices = {name: mib for name, mib in _buffer_mib.items() if not name.startswith("CPU") and not name.endswith("_Host")}
-    return {name: int(mib * (1 << 20)) for name, mib in devices.items()}
+llama_log = LlamaLog()
+_log_callback = C.llama_log_callback(llama_log.hear)  # llama.cpp keeps the pointer, so we keep the object
 
 
 def gpus() -> list[GPU]:
@@ -106,7 +68,7 @@ class LlamaModel:
         """Load the file; on_progress gets 0.0..1.0, gpu_layers -1 is all. Raises ModelLoadFailed with llama.cpp's reason."""
         C.llama_log_set(_log_callback, None)
         C.llama_backend_init()
-        _last_errors.clear()
+        llama_log.forget_errors()
         self.path = path
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -123,7 +85,7 @@ class LlamaModel:
         params.progress_callback = C.llama_progress_callback(report)
         model = C.llama_model_load_from_file(str(path).encode(), params)
         if not model:
-            raise ModelLoadFailed(f"llama.cpp cannot load '{path.name}': {_reason()}")
+            raise ModelLoadFailed(f"llama.cpp cannot load '{path.name}': {llama_log.reason()}")
         self.pointer = model
         self.vocab = C.llama_model_get_vocab(model)
         if C.llama_vocab_type(self.vocab) == C.LLAMA_VOCAB_TYPE_NONE:
@@ -133,25 +95,26 @@ class LlamaModel:
         self.trained_context: int = C.llama_model_n_ctx_train(model)
         self.is_recurrent: bool = C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model)
         self.can_generate: bool = C.llama_model_has_decoder(model) and not C.llama_model_has_encoder(model)
-        self.adds_bos: bool = C.llama_vocab_get_add_bos(self.vocab)
+        self.can_rank = self._metadata(f"{self._metadata('general.architecture')}.pooling_type") == str(C.LLAMA_POOLING_TYPE_RANK)
+        self.special = self._special_tokens()
+        self.bos_id = self.special.bos
         self.bos_token = self._text(C.llama_vocab_bos(self.vocab))
         self.eos_token = self._text(C.llama_vocab_eos(self.vocab))
         attributes = [C.llama_vocab_get_attr(self.vocab, i) for i in range(self.vocab_size)]
-        self.control_tokens = tuple(self._text(i) for i, attr in enumerate(attributes) if attr & C.LLAMA_TOKEN_ATTR_CONTROL)
+        self._control_ids = [i for i, attr in enumerate(attributes) if attr & C.LLAMA_TOKEN_ATTR_CONTROL]
+        self.control_tokens = tuple(map(self._text, self._control_ids))
         self.end_tokens = frozenset(i for i in range(self.vocab_size) if C.llama_vocab_is_eog(self.vocab, i))
         self.suppressed_tokens = self._suppressed_tokens()
         self._pieces: list[bytes | None] = [None] * self.vocab_size
 
-    @cached_property
-    def _around(self) -> tuple[list[int], list[int]]:
-        """What llama.cpp puts before and after a text: the BOS and the EOS token, where the vocabulary wants them."""
-        before = [C.llama_vocab_bos(self.vocab)] if self.adds_bos else []
-        return before, [C.llama_vocab_eos(self.vocab)] if C.llama_vocab_get_add_eos(self.vocab) else []
-
     @property
     def chat_template(self) -> str | None:
-        template = C.llama_model_chat_template(self.pointer, None)
-        return template.decode(errors="replace") if template else None
+        return self._template(None)
+
+    @property
+    def rank_template(self) -> str | None:
+        """How a model that ranks wants to read a query and a document, with a place for each; None: plainly."""
+        return self._template(b"rerank")
 
     def tokenize(self, prompt: Prompt, *, add_special: bool = True) -> Int32Array:
         """Token ids of a prompt; where it is one non-literal span, exactly llama.cpp's for that text.
@@ -159,12 +122,12 @@ class LlamaModel:
         A text that already begins with the BOS token does not get a second one.
         """
         spans = list(prompt) or [Span("")]
-        if add_special and self.adds_bos and self.bos_token and not spans[0].is_literal:
+        if add_special and self.special.adds_bos and self.bos_token and not spans[0].is_literal:
             spans[0] = Span(spans[0].text.removeprefix(self.bos_token))
         if len(spans) == 1:
             return self._tokenize(spans[0].text, add_special, not spans[0].is_literal)
         parts = [self._tokenize(span.text, False, not span.is_literal) for span in spans]
-        before, after = self._around if add_special else ([], [])
+        before, after = (self.special.before, self.special.after) if add_special else ([], [])
         return np.concatenate([np.array(before, dtype=np.int32), *parts, np.array(after, dtype=np.int32)])
 
     def piece(self, token_id: int) -> bytes:
@@ -173,6 +136,14 @@ class LlamaModel:
         if piece is None:
             piece = self._pieces[token_id] = self._piece(token_id, special=False)
         return piece
+
+    def label(self, token_id: int) -> bytes:
+        """The token's own bytes; of a control token its letters."""
+        return self.piece(token_id) or self._piece(token_id, special=True)
+
+    def holds_control_tokens(self, text: str) -> bool:
+        """Would llama.cpp read some of this text as control tokens?"""
+        return bool(np.isin(self._tokenize(text, False, True), self._control_ids).any())
 
     def detokenize(self, token_ids: list[int]) -> str:
         """The text of the tokens, control tokens included, as llama.cpp's tokenizer would read it back."""
@@ -207,6 +178,28 @@ class LlamaModel:
         text = C.llama_vocab_get_text(self.vocab, token_id)
         return text.decode(errors="replace") if text else ""
 
+    def _metadata(self, key: str) -> str | None:
+        buffer = ctypes.create_string_buffer(256)
+        found = C.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer)) >= 0
+        return buffer.value.decode(errors="replace") if found else None
+
+    def _template(self, name: bytes | None) -> str | None:
+        template = C.llama_model_chat_template(self.pointer, name)
+        return template.decode(errors="replace") if template else None
+
+    def _special_tokens(self) -> SpecialTokens:
+        bos, eos, sep = (of(self.vocab) for of in (C.llama_vocab_bos, C.llama_vocab_eos, C.llama_vocab_sep))
+        pre, suf, mid = (of(self.vocab) for of in (C.llama_vocab_fim_pre, C.llama_vocab_fim_suf, C.llama_vocab_fim_mid))
+        return SpecialTokens(
+            bos=bos if bos >= 0 else None,
+            eos=eos if eos >= 0 else None,
+            sep=sep if sep >= 0 else None,
+            fill_in=(pre, suf, mid) if min(pre, suf, mid) >= 0 else None,
+            adds_bos=C.llama_vocab_get_add_bos(self.vocab),
+            adds_eos=C.llama_vocab_get_add_eos(self.vocab),
+            adds_sep=C.llama_vocab_get_add_sep(self.vocab),
+        )
+
     def _suppressed_tokens(self) -> tuple[int, ...]:
         count = ctypes.c_int32(0)
         tokens = C.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(count))
@@ -221,11 +214,11 @@ class LlamaContext:
 
     def __init__(self, model: LlamaModel, params: C.llama_context_params) -> None:
         """Raises InsufficientMemory where llama.cpp cannot allocate, with its reason."""
-        _last_errors.clear()
+        llama_log.forget_errors()
         context = C.llama_init_from_model(model.pointer, params)
         if not context:
             raise InsufficientMemory(
-                f"no context of {params.n_ctx:,} cells for '{model.path.name}': {_reason()}; "
+                f"no context of {params.n_ctx:,} cells for '{model.path.name}': {llama_log.reason()}; "
                 "load with a smaller context_size or parallel, or another kv_cache_type"
             )
         self.model = model
@@ -233,17 +226,20 @@ class LlamaContext:
         self.memory = C.llama_get_memory(context)
         self.num_cells: int = C.llama_n_ctx(context)
         self.batch_tokens: int = C.llama_n_batch(context)
+        self.max_rows: int = params.n_outputs_max or self.batch_tokens
         self._make_batch(self.batch_tokens)
 
     @classmethod
-    def for_generation(cls, model: LlamaModel, options: EngineOptions, *, num_cells: int, num_slots: int, threads: int) -> LlamaContext:
-        """Unified cells, so that sharing a prefix copies metadata only; logits for one row a slot."""
+    def for_generation(
+        cls, model: LlamaModel, options: EngineOptions, *, num_cells: int, num_slots: int, num_rows: int, threads: int
+    ) -> LlamaContext:
+        """Unified cells, so that sharing a prefix copies metadata only; logits for `num_rows` tokens a batch."""
         params = _context_params(options, threads)
         params.n_ctx = num_cells
         params.n_batch = min(options.batch_size, num_cells)
         params.n_ubatch = min(options.ubatch_size, params.n_batch)
         params.n_seq_max = num_slots
-        params.n_outputs_max = num_slots  # llama.cpp aborts on less, also where a batch has fewer tokens
+        params.n_outputs_max = num_rows  # llama.cpp aborts on less than a row a slot, also where a batch has fewer tokens
         params.type_k = params.type_v = GGML_TYPES[options.kv_cache_type]
         return cls(model, params)
 
@@ -287,12 +283,12 @@ class LlamaContext:
             self._positions[at:end] = self._counting[chunk.start_pos : chunk.start_pos + chunk.num_tokens]
             self._slots[at:end] = chunk.slot
             self._wants_output[at:end] = 0
-            self._wants_output[end - 1] = chunk.wants_logits
+            self._wants_output[end - chunk.num_rows : end] = 1
             at = end
         self._run(at)
 
     def embed(self, inputs: list[Int32Array]) -> list[Float32Array]:
-        """One pooled vector an input, not normalised; all inputs together are at most batch_tokens tokens."""
+        """One pooled vector an input, not normalised, or its scores where the model ranks; batch_tokens tokens at most."""
         at = 0
         for slot, token_ids in enumerate(inputs):
             end = at + len(token_ids)
@@ -303,7 +299,7 @@ class LlamaContext:
             at = end
         self.clear()
         self._run(at)
-        size = self.model.embedding_length
+        size = C.llama_model_n_cls_out(self.model.pointer) if self.model.can_rank else self.model.embedding_length
         rows = [C.llama_get_embeddings_seq(self.pointer, slot) for slot in range(len(inputs))]
         return [np.ctypeslib.as_array(row, shape=(size,)).copy() for row in rows]
 
@@ -335,13 +331,13 @@ class LlamaContext:
         )
 
     def _run(self, num_tokens: int) -> None:
-        _last_errors.clear()
+        llama_log.forget_errors()
         self._batch.n_tokens = num_tokens
         code = C.llama_decode(self.pointer, self._batch)
         if code == 1:
             raise KVCacheFull
         if code != 0:
-            raise EngineFault(f"llama_decode failed with code {code} on {num_tokens} tokens: {_reason()}")
+            raise EngineFault(f"llama_decode failed with code {code} on {num_tokens} tokens: {llama_log.reason()}")
 
 
 class SamplerChain:
@@ -370,6 +366,19 @@ class SamplerChain:
 
     def __del__(self) -> None:
         C.llama_sampler_free(self.pointer)
+
+
+def quantize_model(source: Path, target: Path, file_type: str, threads: int, on_log: Callable[[int, bytes, Any], None]) -> None:
+    """Write a model anew, in one file, with weights of this type; on_log hears llama.cpp meanwhile. Raises ModelLoadFailed."""
+    callback = C.llama_log_callback(on_log)
+    C.llama_log_set(callback, None)
+    params = C.llama_model_quantize_default_params()
+    params.ftype = C.LLAMA_FTYPE_ALL_F32 if file_type == "F32" else getattr(C, f"LLAMA_FTYPE_MOSTLY_{file_type}")
+    params.nthread, params.max_buf_size = threads, 1 << 30
+    failed = C.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
+    C.llama_log_set(_log_callback, None)
+    if failed:
+        raise ModelLoadFailed(f"llama.cpp cannot quantise '{source.name}': {llama_log.reason()}")
 
 
 def _context_params(options: EngineOptions, threads: int) -> Any:

@@ -106,9 +106,7 @@ class Sampler:
         if self._penalties:
             self._penalties.apply(logits)
         best = int(logits.argmax())
-        peak = float(logits[best])
-        if not math.isfinite(peak):  # argmax finds a NaN first
-            raise EngineFault("the model computed no valid probabilities (NaN or infinity); its file may be damaged")
+        peak = finite_peak(logits[best])  # argmax finds a NaN first
         if self._chain is None:
             return best
         ids = self._candidates(logits, peak)
@@ -120,11 +118,22 @@ class Sampler:
 
     def _candidates(self, logits: Float32Array, peak: float) -> Int32Array:
         """Ids that the chain could still pick: all of the top k, or all that are not hopelessly far below the best."""
-        k = self.params.top_k
         threshold = peak - TAIL_NATS * max(self.params.temperature, 1.0)
-        if 0 < k <= WIDEST_TOP_K and len(logits) >= 2 * BLOCK * k // 4 and len(logits) // BLOCK > k:
-            whole = len(logits) // BLOCK * BLOCK
-            maxima = logits[:whole].reshape(-1, BLOCK).max(axis=1)
-            # the k best block maxima are k different tokens, so the k-th best token is at least the least of them
-            threshold = max(threshold, float(np.partition(maxima, len(maxima) - k)[len(maxima) - k]))
-        return np.flatnonzero(logits >= threshold).astype(np.int32)
+        return np.flatnonzero(logits >= max(threshold, bound_of_top(logits, self.params.top_k))).astype(np.int32)
+
+
+def finite_peak(peak: float | np.float32) -> float:
+    """The largest logit of a row. Raises EngineFault where the model computed no numbers."""
+    if not math.isfinite(peak):
+        raise EngineFault("the model computed no valid probabilities (NaN or infinity); its file may be damaged")
+    return float(peak)
+
+
+def bound_of_top(logits: Float32Array, k: int) -> float:
+    """What the k largest are not below; minus infinity where block maxima would say too little, or k is 0."""
+    if not 0 < k <= WIDEST_TOP_K or len(logits) < 2 * BLOCK * k // 4 or len(logits) // BLOCK <= k:
+        return -math.inf
+    whole = len(logits) // BLOCK * BLOCK
+    maxima = logits[:whole].reshape(-1, BLOCK).max(axis=1)
+    # the k best block maxima are k different tokens, so the k-th best token is at least the least of them
+    return float(np.partition(maxima, len(maxima) - k)[len(maxima) - k])

@@ -5,6 +5,7 @@ of that. Its promises, fuzzed in tests/engine/test_scheduler.py over random work
 
 - every output equals the one computed alone, whoever else runs, joins, leaves or is preempted;
 - a running stream gets a token every step; prompts share what `prefill_tokens` leaves;
+- a batch asks for `max_rows` rows of logits at most, and a prompt that wants them all leaves one for each of the others;
 - when cells run out the youngest gives its slot back and resumes later; only a sequence that is alone and still finds no
   room ends, with `length`. Nobody else ever fails because the cache is full.
 """
@@ -24,11 +25,16 @@ WORTH_WAITING_TOKENS = 16
 
 
 class Scheduler:
-    """`prefill_tokens(is_streaming)` bounds the prompt tokens of one step; see prefill_budget.py."""
+    """`prefill_tokens(is_streaming)` bounds the prompt tokens of one step; see prefill_budget.py.
 
-    def __init__(self, cache: KVCache, batch_tokens: int, prefill_tokens: Callable[[bool], int]) -> None:
+    max_rows: rows of logits that one decode may be asked for, one for each slot at least.
+    """
+
+    def __init__(self, cache: KVCache, batch_tokens: int, prefill_tokens: Callable[[bool], int], max_rows: int) -> None:
+        assert max_rows >= len(cache.slots), "every slot may want a row"
         self.cache = cache
         self.batch_tokens = batch_tokens
+        self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
@@ -67,7 +73,7 @@ class Scheduler:
     def commit(self, batch: Batch) -> None:
         """The batch has been computed."""
         for chunk in batch:
-            chunk.seq.num_computed += chunk.num_tokens
+            chunk.seq.commit(chunk.num_tokens)
             self.cache.commit(chunk.slot)
             if not chunk.seq.num_pending:
                 chunk.seq.status = S.DECODE
@@ -131,7 +137,7 @@ class Scheduler:
         """Is somebody computing, just now, a prefix that this one could share a moment later?"""
         if not self.cache.can_cut:
             return False
-        limit = len(seq.tokens) - 1
+        limit = seq.first_row
         for other in self.running:
             if other.status is S.PREFILL:
                 coming = common_prefix(other.token_ids, seq.token_ids, limit)
@@ -141,9 +147,9 @@ class Scheduler:
 
     def _admit(self, seq: Sequence) -> bool:
         """Let it in if its whole prompt fits; when nobody runs, always, so that it fails by its own size."""
-        if self.running and not self.cache.fits(seq.token_ids):
+        if self.running and not self.cache.fits(seq.token_ids, seq.first_row):
             return False
-        allocation = self.cache.allocate(seq.token_ids)
+        allocation = self.cache.allocate(seq.token_ids, seq.first_row)
         if allocation is None:
             return False
         seq.slot, cached = allocation
@@ -156,6 +162,8 @@ class Scheduler:
     def _add_chunk(self, batch: Batch, seq: Sequence, limit: int) -> int:
         """Put up to `limit` of the sequence's pending tokens into the batch; returns how many."""
         count = min(seq.num_pending, limit)
+        if seq.wants_prompt_rows:
+            count = min(count, seq.first_row + self._rows_for_one(batch) - seq.num_computed)
         if count <= 0:
             return 0
         assert seq.slot is not None
@@ -163,8 +171,14 @@ class Scheduler:
         while not self.cache.extend(seq.slot, tokens):
             if not self._make_room(batch, seq):
                 return 0
-        batch.add(Chunk(seq, seq.slot, seq.num_computed, count))
+        end = seq.num_computed + count
+        batch.add(Chunk(seq, seq.slot, seq.num_computed, count, max(end - seq.first_row, 0)))
         return count
+
+    def _rows_for_one(self, batch: Batch) -> int:
+        """Rows that one more sequence may ask for, so that one is left for each that could follow; 1 at least."""
+        others = min(len(self.running) + len(self.waiting), len(self.cache.slots)) - len(batch) - 1
+        return self.max_rows - batch.num_rows - others
 
     def _make_room(self, batch: Batch, seq: Sequence) -> bool:
         """Preempt the youngest that is younger than `seq` and not in this batch; True if `seq` may try again."""

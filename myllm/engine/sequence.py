@@ -1,7 +1,7 @@
 """A Sequence is one generation: its tokens and how far they have been computed. A Batch is what one decode evaluates.
 
-No llama.cpp here, and no clock: the scheduler and its tests need nothing but these. The sampler and the detokenizer ride
-along because they live exactly as long as the sequence, also while it is preempted.
+No llama.cpp here, and no clock: the scheduler and its tests need nothing but these. The sampler, the detokenizer and the
+log probabilities ride along because they live exactly as long as the sequence, also while it is preempted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from myllm.types import FinishReason
 
 if TYPE_CHECKING:
     from myllm.engine.detokenizer import Detokenizer
+    from myllm.engine.logprobs import Logprobs
     from myllm.engine.sampler import Sampler
 
 
@@ -27,17 +28,18 @@ class SequenceStatus(Enum):
 
 
 class Sequence:
-    """One generation.
+    """One generation. `wants_prompt_rows`: a row of logits for each token of the prompt, not for its last one alone.
 
     # [0, num_cached)          found in the KV cache when it was first admitted
     # [num_cached, computed)   ours: evaluated since; kept on release for whoever shares the prefix
     # [computed, len)          known tokens, not yet evaluated
     """
 
-    def __init__(self, id: int, token_ids: SequenceOf[int] | Int32Array, max_tokens: int) -> None:
+    def __init__(self, id: int, token_ids: SequenceOf[int] | Int32Array, max_tokens: int, *, wants_prompt_rows: bool = False) -> None:
         self.id = id
         self.tokens = TokenBuffer(token_ids)
         self.num_prompt_tokens = len(self.tokens)
+        self.num_prompt_rows = 0 if wants_prompt_rows else self.num_prompt_tokens  # rows of the prompt that nobody asks for (again)
         self.max_tokens = max_tokens
         self.status = SequenceStatus.WAITING
         self.slot: int | None = None
@@ -46,6 +48,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.sampler: Sampler | None = None
         self.detokenizer: Detokenizer | None = None
+        self.logprobs: Logprobs | None = None
 
     def __repr__(self) -> str:
         return f"<Sequence {self.id} {self.status.name} {self.num_computed}/{len(self.tokens)} slot={self.slot}>"
@@ -63,26 +66,39 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def wants_prompt_rows(self) -> bool:
+        """Are there rows of the prompt that it still waits for? Nothing has been generated then."""
+        return self.num_prompt_rows < self.num_prompt_tokens
+
+    @property
+    def first_row(self) -> int:
+        """Where the first token stands whose logits are wanted: those before it may come from the cache, it may not."""
+        return self.num_prompt_rows if self.wants_prompt_rows else len(self.tokens) - 1
+
+    @property
     def is_finished(self) -> bool:
         return self.status is SequenceStatus.FINISHED
+
+    def commit(self, num_tokens: int) -> None:
+        """So many more of its tokens have been evaluated, and their rows are there."""
+        self.num_computed += num_tokens
+        if self.wants_prompt_rows:
+            self.num_prompt_rows = max(self.num_prompt_rows, self.num_computed)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of one sequence's tokens in a Batch; its last row gives logits if `wants_logits`."""
+    """A run of one sequence's tokens in a Batch; the last `num_rows` of them give logits."""
 
     seq: Sequence
     slot: int
     start_pos: int
     num_tokens: int
+    num_rows: int
 
     @property
     def token_ids(self) -> Int32Array:
         return self.seq.token_ids[self.start_pos : self.start_pos + self.num_tokens]
-
-    @property
-    def wants_logits(self) -> bool:
-        return self.start_pos + self.num_tokens == len(self.seq.tokens)
 
 
 @dataclass(slots=True)
@@ -91,6 +107,7 @@ class Batch:
 
     chunks: list[Chunk] = field(default_factory=list)
     num_tokens: int = 0
+    num_rows: int = 0
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -101,7 +118,8 @@ class Batch:
     def add(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
         self.num_tokens += chunk.num_tokens
+        self.num_rows += chunk.num_rows
 
-    def logit_rows(self) -> list[Chunk]:
-        """The chunks that get logits; the i-th of them owns the i-th row of the logits."""
-        return [chunk for chunk in self.chunks if chunk.wants_logits]
+    def with_rows(self) -> list[Chunk]:
+        """The chunks that get logits; the rows are theirs in this order."""
+        return [chunk for chunk in self.chunks if chunk.num_rows]

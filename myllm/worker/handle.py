@@ -47,7 +47,7 @@ class Generation:
     """One accepted request. Iterate for lists of deltas: all that came since the last look, the last list ends it."""
 
     def __init__(self, worker: Worker, id: int) -> None:
-        self._worker = worker
+        self.worker = worker
         self.id = id
         self.num_prompt_tokens = 0
         self.num_deltas = 0
@@ -71,7 +71,7 @@ class Generation:
 
     def cancel(self) -> None:
         """Stop it in the worker; safe at any time, also after the end."""
-        self._worker._forget(self)
+        self.worker._forget(self)
 
     def _feed(self, delta: Delta) -> None:
         if delta.error:
@@ -190,15 +190,18 @@ class Worker:
         """What it was asked and has not finished."""
         return len(self._generations.keys() | self._replies.keys())
 
-    async def generate(self, prompt: Prompt | list[int], params: SamplingParams) -> Generation:
-        """An accepted generation; everything that can be wrong with the request is raised here, before any output."""
+    async def generate(self, prompt: Prompt | list[int], params: SamplingParams, suffix: str | None = None) -> Generation:
+        """An accepted generation; everything that can be wrong with the request is raised here, before any output.
+
+        With a suffix it is what lies between the two. Raises UnsupportedByModel where `info.can_fill_in` is False.
+        """
         waiting = self.num_requests - self.info.parallel
         if waiting >= self.queue_size:
             raise QueueFull(f"model '{self.name}' has {waiting:,} requests waiting, its queue takes {self.queue_size:,}", retry_after_s=5)
         generation = Generation(self, next(self._ids))
         self._generations[generation.id] = generation
         try:
-            reply = await self._ask(_generate(generation.id, prompt, params), m.Accepted)
+            reply = await self._ask(_generate(generation.id, prompt, params, suffix), m.Accepted)
         except BaseException:
             generation.cancel()
             raise
@@ -209,6 +212,14 @@ class Worker:
         """One L2-normalised vector an input, in order, and the number of tokens in all of them."""
         reply = await self._ask(m.Embed(next(self._ids), inputs), m.Embedded)
         return [np.frombuffer(vector, dtype="<f4") for vector in reply.vectors], reply.num_tokens
+
+    async def rank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
+        """A score a document, in their order (larger is better, as the model gives it), and the tokens of all inputs.
+
+        Raises UnsupportedByModel where `info.can_rank` is False; an empty or too long text with its place.
+        """
+        reply = await self._ask(m.Rank(next(self._ids), query, documents), m.Ranked)
+        return reply.scores, reply.num_tokens
 
     async def tokenize(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
         return (await self._ask(m.Tokenize(next(self._ids), prompt, add_special), m.Tokenized)).token_ids
@@ -271,7 +282,7 @@ class Worker:
         if not self._transport.is_closing():
             self._transport.write(m.encode(message))
 
-    async def _ask(self, message: m.Generate | m.Embed | m.Tokenize | m.Detokenize | m.Ping, expected: type[R]) -> R:
+    async def _ask(self, message: m.Generate | m.Embed | m.Rank | m.Tokenize | m.Detokenize | m.Ping, expected: type[R]) -> R:
         """Send and await the answer; a refusal is raised, and a caller that leaves cancels what it asked for."""
         if not self.is_alive:
             raise await self._death()
@@ -352,7 +363,7 @@ class Worker:
             log.info("%s: %s", self.name, words)
 
 
-def _generate(id: int, prompt: Prompt | list[int], params: SamplingParams) -> m.Generate:
+def _generate(id: int, prompt: Prompt | list[int], params: SamplingParams, suffix: str | None) -> m.Generate:
     if isinstance(prompt, list):
-        return m.Generate(id, params, token_ids=prompt)
-    return m.Generate(id, params, prompt)
+        return m.Generate(id, params, token_ids=prompt, suffix=suffix)
+    return m.Generate(id, params, prompt, suffix=suffix)

@@ -24,9 +24,11 @@ from pathlib import Path
 import psutil
 
 from myllm.config import EngineOptions
-from myllm.engine.embedder import MAX_INPUTS, Embedder, EmbeddingJob
+from myllm.engine.embedder import MAX_INPUTS, Embedder, EmbeddingJob, RankingJob
 from myllm.engine.engine import Engine, check_token_ids
-from myllm.engine.llama import LlamaContext, LlamaModel, device_bytes, gpus, mapped_bytes
+from myllm.engine.llama import LlamaContext, LlamaModel, gpus, llama_log
+from myllm.engine.prompts import fill_in, literal
+from myllm.engine.ranking import Ranking
 from myllm.engine.tokens import Int32Array, TokenBuffer
 from myllm.errors import ContextLengthExceeded, InvalidRequest, MyLLMError, UnsupportedByModel
 from myllm.types import EngineStats, LoadPlan, ModelInfo, Span
@@ -74,12 +76,24 @@ class LoadedModel:
             )
         )
         self.engine = self._make_engine(options, start.plan)
+        self.ranking = Ranking(self.llama, name=self.name, max_tokens=self.llama.trained_context) if self.llama.can_rank else None
         self.info = self._describe(int((time.monotonic() - began) * 1000))
 
     def checked(self, token_ids: list[int], param: str) -> Int32Array:
         """Token ids from a client, held against the vocabulary."""
         check_token_ids(token_ids, self.llama.vocab_size, param)
         return TokenBuffer(token_ids).view
+
+    def tokenize_prompt(self, message: m.Generate) -> Int32Array:
+        """What is to be continued, or to be continued up to a suffix. Raises what is wrong with it."""
+        llama, given, suffix = self.llama, message.token_ids, message.suffix
+        if suffix is None:
+            return llama.tokenize(message.prompt) if given is None else self.checked(given, "prompt")
+        if llama.special.fill_in is None:
+            raise UnsupportedByModel(f"model '{self.name}' has no fill-in-the-middle tokens, so it takes no 'suffix'", param="suffix")
+        written = "".join(span.text for span in message.prompt)
+        prefix = literal(llama, written) if given is None else self.checked(given, "prompt")
+        return fill_in(llama.special, prefix, literal(llama, suffix))
 
     def tokenize_input(self, content: str | list[int], at: int) -> Int32Array:
         """One input to embed. Raises what is wrong with it, with its place in the request."""
@@ -97,7 +111,7 @@ class LoadedModel:
         if not self.llama.can_generate:
             return None
         context = LlamaContext.for_generation(
-            self.llama, options, num_cells=plan.num_cells, num_slots=plan.num_slots, threads=self.threads
+            self.llama, options, num_cells=plan.num_cells, num_slots=plan.num_slots, num_rows=plan.num_rows, threads=self.threads
         )
         if context.memory is None:  # an encoder: it has no KV cache and so nothing to generate with
             context.close()
@@ -127,9 +141,11 @@ class LoadedModel:
             chat_template=llama.chat_template,
             can_generate=engine is not None,
             is_recurrent=llama.is_recurrent,
+            can_fill_in=engine is not None and llama.special.fill_in is not None,
+            can_rank=self.ranking is not None,
             load_ms=load_ms,
-            mapped_bytes=mapped_bytes(),
-            device_bytes=device_bytes(),
+            mapped_bytes=llama_log.mapped_bytes(),
+            device_bytes=llama_log.device_bytes(),
         )
 
 
@@ -165,8 +181,9 @@ class Worker:
             case m.Generate():
                 self._generate(message)
             case m.Embed(id, inputs):
-                job = EmbeddingJob(id, [self.model.tokenize_input(content, at) for at, content in enumerate(inputs)])
-                self._commands.put(lambda: self.model.embedder.add(job))
+                self._start(EmbeddingJob(id, self._to_embed(inputs)))
+            case m.Rank(id, query, documents):
+                self._start(RankingJob(id, self._to_rank(query, documents)))
             case m.Tokenize(id, prompt, add_special):
                 found = self.model.llama.tokenize(prompt, add_special=add_special)
                 self.connection.send(m.Tokenized(id, found.tolist()))
@@ -181,12 +198,25 @@ class Worker:
     def _generate(self, message: m.Generate) -> None:
         engine, model = self.model.engine, self.model
         if engine is None:
-            raise UnsupportedByModel(f"model '{model.name}' makes embeddings and cannot generate text", param="model")
-        given = message.token_ids
-        token_ids = model.llama.tokenize(message.prompt) if given is None else model.checked(given, "prompt")
+            what = "ranks documents" if model.ranking else "makes embeddings"
+            raise UnsupportedByModel(f"model '{model.name}' {what} and cannot generate text", param="model")
+        token_ids = model.tokenize_prompt(message)
         engine.check(token_ids, message.params)
         self.connection.send(m.Accepted(message.id, len(token_ids)))
         self._commands.put(lambda: engine.add(message.id, token_ids, message.params))
+
+    def _to_embed(self, inputs: list[str | list[int]]) -> list[Int32Array]:
+        if self.model.ranking:
+            raise UnsupportedByModel(f"model '{self.model.name}' ranks documents and makes no embeddings", param="model")
+        return [self.model.tokenize_input(content, at) for at, content in enumerate(inputs)]
+
+    def _to_rank(self, query: str, documents: list[str]) -> list[Int32Array]:
+        if self.model.ranking is None:
+            raise UnsupportedByModel(f"model '{self.model.name}' was not made to rank documents; take a reranker", param="model")
+        return self.model.ranking.inputs(query, documents)
+
+    def _start(self, job: EmbeddingJob) -> None:
+        self._commands.put(lambda: self.model.embedder.add(job))
 
     def _refuse(self, message: m.ToWorker, error: MyLLMError) -> None:
         self.connection.send(m.Refused(getattr(message, "id", 0), error.code, error.message, error.param))
@@ -214,7 +244,10 @@ class Worker:
         is_streaming = self.model.engine is not None and self.model.engine.has_work
         for job in embedder.step(EMBED_TOKENS_WHILE_STREAMING if is_streaming else 4 * EMBED_TOKENS_WHILE_STREAMING):
             num_tokens = sum(len(token_ids) for token_ids in job.inputs)
-            self.connection.send(m.Embedded(job.id, [vector.astype("<f4").tobytes() for vector in job.vectors], num_tokens))
+            if isinstance(job, RankingJob):
+                self.connection.send(m.Ranked(job.id, job.scores, num_tokens))
+            else:
+                self.connection.send(m.Embedded(job.id, [vector.astype("<f4").tobytes() for vector in job.vectors], num_tokens))
 
 
 def main() -> None:

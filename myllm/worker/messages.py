@@ -37,12 +37,16 @@ class Start(_Message, frozen=True, array_like=True, tag=True):
 
 
 class Generate(_Message, frozen=True, array_like=True, tag=True):
-    """Answered by Accepted or Refused; then Stepped messages carry its deltas. Token ids win over the text."""
+    """Answered by Accepted or Refused; then Stepped messages carry its deltas. Token ids win over the text.
+
+    With a suffix, what lies between the prompt and it is generated; both are code then, and control tokens in them letters.
+    """
 
     id: int
     params: SamplingParams
     prompt: Prompt = ()
     token_ids: list[int] | None = None
+    suffix: str | None = None
 
 
 class Cancel(_Message, frozen=True, array_like=True, tag=True):
@@ -56,6 +60,14 @@ class Embed(_Message, frozen=True, array_like=True, tag=True):
 
     id: int
     inputs: list[str | list[int]]
+
+
+class Rank(_Message, frozen=True, array_like=True, tag=True):
+    """Answered by Ranked or Refused: how well does each document answer the query?"""
+
+    id: int
+    query: str
+    documents: list[str]
 
 
 class Tokenize(_Message, frozen=True, array_like=True, tag=True):
@@ -124,6 +136,14 @@ class Embedded(_Message, frozen=True, array_like=True, tag=True):
     num_tokens: int
 
 
+class Ranked(_Message, frozen=True, array_like=True, tag=True):
+    """One score a document, in their order, as the model gives it: larger is better, and there are no bounds."""
+
+    id: int
+    scores: list[float]
+    num_tokens: int
+
+
 class Tokenized(_Message, frozen=True, array_like=True, tag=True):
     id: int
     token_ids: list[int]
@@ -145,8 +165,8 @@ class Pong(_Message, frozen=True, array_like=True, tag=True):
     stats: EngineStats
 
 
-ToWorker = Start | Generate | Cancel | Embed | Tokenize | Detokenize | Ping
-Reply = Accepted | Refused | Embedded | Tokenized | Detokenized | Pong
+ToWorker = Start | Generate | Cancel | Embed | Rank | Tokenize | Detokenize | Ping
+Reply = Accepted | Refused | Embedded | Ranked | Tokenized | Detokenized | Pong
 FromWorker = Loading | Ready | LoadFailed | Stepped | Devices | Reply
 
 _encoder = msgspec.msgpack.Encoder()

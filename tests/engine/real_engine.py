@@ -17,10 +17,16 @@ TINY = Path(__file__).resolve().parents[2] / "models" / "tiny" / "myllm-tiny.Q4_
 
 @contextmanager
 def engine_of(
-    model: LlamaModel, *, num_cells: int = 2048, num_slots: int = 8, batch_size: int = 256, kv_cache_type: str = "f32"
+    model: LlamaModel,
+    *,
+    num_cells: int = 2048,
+    num_slots: int = 8,
+    num_rows: int = 32,
+    batch_size: int = 256,
+    kv_cache_type: str = "f32",
 ) -> Iterator[Engine]:
     options = EngineOptions(kv_cache_type=kv_cache_type, batch_size=batch_size)  # type: ignore[arg-type]
-    context = LlamaContext.for_generation(model, options, num_cells=num_cells, num_slots=num_slots, threads=1)
+    context = LlamaContext.for_generation(model, options, num_cells=num_cells, num_slots=num_slots, num_rows=num_rows, threads=1)
     try:
         yield Engine(
             model,

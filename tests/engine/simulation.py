@@ -24,23 +24,29 @@ class Simulation:
         *,
         batch_tokens: int = 32,
         prefill_tokens: int = 32,
+        max_rows: int | None = None,
         context: FakeContext | None = None,
         next_token: NextToken | None = None,
     ) -> None:
-        self.context = context or FakeContext(num_slots, num_cells, batch_tokens, next_token=next_token or hashed(VOCAB))
+        self.context = context or FakeContext(num_slots, num_cells, batch_tokens, max_rows=max_rows, next_token=next_token or hashed(VOCAB))
         self.cache = KVCache(len(self.context.slots), self.context.num_cells, self.context, can_cut=not self.context.is_recurrent)
         self.prefill_tokens = prefill_tokens
-        self.scheduler = Scheduler(self.cache, self.context.batch_tokens, lambda is_streaming: self.prefill_tokens)
+        self.scheduler = Scheduler(self.cache, self.context.batch_tokens, lambda is_streaming: self.prefill_tokens, self.context.max_rows)
         self.sequences: list[Sequence] = []
+        self.rows: dict[Sequence, list[int]] = {}  # positions whose logits a sequence wants, in the order in which it got them
+        self.with_prompt_rows: set[Sequence] = set()
         self.outgrown: list[Sequence] = []
         self.preempted: list[Sequence] = []
         self.batches: list[Batch] = []
         self._preempt = self.scheduler.preempt
         self.scheduler.preempt = self._watched_preempt  # type: ignore[method-assign]
 
-    def add(self, token_ids: list[int], max_tokens: int = 4) -> Sequence:
-        seq = Sequence(len(self.sequences), token_ids, max_tokens)
+    def add(self, token_ids: list[int], max_tokens: int = 4, *, wants_prompt_rows: bool = False) -> Sequence:
+        seq = Sequence(len(self.sequences), token_ids, max_tokens, wants_prompt_rows=wants_prompt_rows)
         self.sequences.append(seq)
+        self.rows[seq] = []
+        if wants_prompt_rows:
+            self.with_prompt_rows.add(seq)
         self.scheduler.add(seq)
         return seq
 
@@ -64,9 +70,12 @@ class Simulation:
             self.scheduler.roll_back(batch)
             self._take_outgrown()
         else:
-            rows = batch.logit_rows()
+            chunks = batch.with_rows()
             self.scheduler.commit(batch)
-            self._sample([chunk.seq for chunk in rows])
+            for chunk in chunks:
+                end = chunk.start_pos + chunk.num_tokens
+                self.rows[chunk.seq] += range(end - chunk.num_rows, end)
+            self._sample([chunk.seq for chunk in chunks if not chunk.seq.num_pending])
         self.check()
         return batch
 
@@ -87,6 +96,9 @@ class Simulation:
         assert sorted(seq.slot for seq in running) == [slot.index for slot in self.cache.slots if slot.is_busy]
         assert all(self.cache.slots[seq.slot].tokens.view.tolist() == seq.token_ids[: seq.num_computed].tolist() for seq in running)
         assert all(seq.slot is None and seq.num_computed == 0 for seq in self.scheduler.waiting)
+        for seq, rows in self.rows.items():
+            first = 0 if seq in self.with_prompt_rows else seq.num_prompt_tokens - 1
+            assert rows == list(range(first, first + len(rows))), "a row was lost, or came twice"
 
     def _sample(self, sequences: list[Sequence]) -> None:
         for seq in sequences:
@@ -99,6 +111,7 @@ class Simulation:
         assert decoding == sorted(decoding, reverse=True), "a prefill chunk stands before a decode"
         assert all(chunk.num_tokens == 1 for chunk in batch if chunk.seq.status is S.DECODE)
         assert batch.num_tokens <= self.context.batch_tokens
+        assert batch.num_rows <= self.context.max_rows
         assert sum(chunk.num_tokens for chunk in batch if chunk.seq.status is S.PREFILL) <= self.prefill_tokens
         assert len(self.scheduler.running) <= len(self.cache.slots)
         in_batch = {chunk.seq for chunk in batch}

@@ -124,6 +124,15 @@ def test_the_stop_string_that_is_complete_first_wins():
     assert "".join(run([b"a", b"b", b"c", b"d"], stop)) == "a"
 
 
+@pytest.mark.parametrize(("text", "seen"), [(b"abcd", "bc"), (b"xabc", "abc"), (b"x", None)])
+def test_which_stop_string_it_was_is_told(text, seen):
+    detokenizer = Detokenizer(("abcd", "bc") if seen == "bc" else ("bc", "abc"))
+
+    detokenizer.decode(text)
+
+    assert detokenizer.stop_string == seen
+
+
 def test_of_two_stop_strings_that_end_together_the_longer_one_is_cut_off_whole():
     assert "".join(run([b"xabc"], ("bc", "abc"))) == "x"
 

@@ -136,6 +136,15 @@ def test_text_stops_before_a_stop_string():
     assert end_of(deltas).usage == Usage(3, 7, 0)
 
 
+def test_the_last_delta_names_the_stop_string_that_ended_the_text():
+    engine = make(saying("one end two"))
+    engine.add(0, array(PROMPT), GREEDY.updated({"stop": ("two", "end")}))
+
+    deltas = run(engine)
+
+    assert end_of(deltas).stop_string == "end"
+
+
 def test_what_looked_like_a_stop_string_is_shown_when_max_tokens_cut_it_off():
     engine = make(saying("one end"))
     engine.add(0, array(PROMPT), GREEDY.updated({"stop": ("end",), "max_tokens": 6}))

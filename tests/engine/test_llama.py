@@ -131,7 +131,7 @@ def test_loading_reports_its_progress():
 @contextmanager
 def context_of(model: LlamaModel, *, num_cells: int = 256, num_slots: int = 3) -> Iterator[LlamaContext]:
     options = EngineOptions(kv_cache_type="f32")
-    context = LlamaContext.for_generation(model, options, num_cells=num_cells, num_slots=num_slots, threads=1)
+    context = LlamaContext.for_generation(model, options, num_cells=num_cells, num_slots=num_slots, num_rows=32, threads=1)
     try:
         yield context
     finally:
@@ -143,7 +143,7 @@ def decode(context: LlamaContext, *runs: tuple[int, int, list[int]]) -> np.ndarr
     batch = Batch()
     for slot, start, tokens in runs:
         seq = Sequence(slot, [0] * start + tokens, 1)
-        batch.add(Chunk(seq, slot, start, len(tokens)))
+        batch.add(Chunk(seq, slot, start, len(tokens), 1))
     context.decode(batch)
     return context.logits(len(runs)).copy()
 

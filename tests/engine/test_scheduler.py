@@ -148,7 +148,7 @@ def test_a_blocked_queue_costs_nothing_until_room_may_have_appeared():
     simulation.add([2] * 15)
     asked = []
     fits = simulation.cache.fits
-    simulation.cache.fits = lambda token_ids: asked.append(len(token_ids)) or fits(token_ids)  # type: ignore[method-assign]
+    simulation.cache.fits = lambda token_ids, limit: asked.append(len(token_ids)) or fits(token_ids, limit)  # type: ignore[method-assign]
 
     for _ in range(4):
         simulation.step()

@@ -21,12 +21,16 @@ TOKENS = st.integers(0, VOCAB - 1)
 
 @dataclass
 class Arrival:
-    """A request: its prompt, when it comes, and the step at which its client leaves, if it does."""
+    """A request: its prompt, when it comes, and the step at which its client leaves, if it does.
+
+    wants_prompt_rows: it wants the logits after every token of its prompt.
+    """
 
     prompt: list[int]
     max_tokens: int
     at: int
     cancelled_at: int | None
+    wants_prompt_rows: bool
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Workload:
     num_cells: int
     batch_tokens: int
     prefill_tokens: int
+    max_rows: int
     is_recurrent: bool
     missing_cells: int  # that the cache counts on and llama.cpp does not have
     refusals: set[int]  # decodes that are refused whatever there is room for
@@ -44,11 +49,13 @@ class Workload:
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
     is_honest = draw(st.integers(0, 2)) > 0
+    num_slots = draw(st.sampled_from([3, 1, 2, 4, 5]))
     workload = Workload(
-        num_slots=draw(st.sampled_from([3, 1, 2, 4, 5])),
+        num_slots=num_slots,
         num_cells=draw(st.integers(8, 80)),
         batch_tokens=draw(st.integers(1, 24)),
         prefill_tokens=draw(st.integers(1, 24)),
+        max_rows=num_slots + draw(st.integers(0, 6)),
         is_recurrent=draw(st.integers(0, 4)) == 0,
         missing_cells=0 if is_honest else draw(st.integers(0, 6)),
         refusals=set() if is_honest else draw(st.sets(st.integers(0, 40), max_size=8)),
@@ -60,7 +67,8 @@ def workloads(draw: st.DrawFn) -> Workload:
         prompt = [*start, *draw(st.lists(TOKENS, min_size=1, max_size=10))]
         max_tokens = draw(st.sampled_from([1, 2, 5, 9, 14]))
         cancelled_at = draw(st.one_of(st.none(), st.none(), st.integers(0, 40)))
-        workload.arrivals.append(Arrival(prompt, max_tokens, draw(st.integers(0, 12)), cancelled_at))
+        wants_prompt_rows = draw(st.integers(0, 3)) == 0
+        workload.arrivals.append(Arrival(prompt, max_tokens, draw(st.integers(0, 12)), cancelled_at, wants_prompt_rows))
         prompts.append(alone(prompt, max_tokens, hashed(VOCAB)))
     return workload
 
@@ -75,6 +83,7 @@ class Run:
             workload.num_slots,
             workload.num_cells,
             workload.batch_tokens,
+            max_rows=workload.max_rows,
             next_token=hashed(VOCAB),
             is_recurrent=workload.is_recurrent,
             real_cells=workload.num_cells - workload.missing_cells,
@@ -94,7 +103,9 @@ class Run:
     def _meet_clients(self, step: int) -> None:
         for number, arrival in enumerate(self.workload.arrivals):
             if arrival.at == step:
-                self.sequences[number] = self.simulation.add(arrival.prompt, arrival.max_tokens)
+                self.sequences[number] = self.simulation.add(
+                    arrival.prompt, arrival.max_tokens, wants_prompt_rows=arrival.wants_prompt_rows
+                )
             seq = self.sequences.get(number)
             if seq is not None and not seq.is_finished and arrival.cancelled_at is not None and step >= arrival.cancelled_at:
                 self.simulation.cancel(seq)
@@ -122,6 +133,8 @@ def test_every_output_is_the_one_computed_alone(workload: Workload):
         expected = alone(seq.token_ids[: seq.num_prompt_tokens].tolist(), seq.max_tokens, hashed(VOCAB))
         assert seq.is_finished
         assert seq.token_ids.tolist() == expected[: len(seq.tokens)]
+        is_cached = seq.num_cached_tokens is not None and seq.num_cached_tokens > 0
+        assert not (is_cached and seq in simulation.with_prompt_rows), "its first rows came from nowhere"
         is_whole = seq.num_output_tokens == seq.max_tokens
         assert is_whole or seq.finish_reason is FinishReason.CANCELLED or seq in simulation.outgrown
     real_cells = workload.num_cells - workload.missing_cells
@@ -131,4 +144,7 @@ def test_every_output_is_the_one_computed_alone(workload: Workload):
         assert simulation.context.num_refused == 0, "the cache promised cells that were not there"
     assert not any(slot.is_busy for slot in simulation.cache.slots)
     event(f"preempted: {bool(simulation.preempted)}, outgrown: {bool(simulation.outgrown)}, refused: {simulation.context.num_refused > 0}")
+    event(
+        f"prompt rows: {bool(simulation.with_prompt_rows)}, of one put out: {bool(simulation.with_prompt_rows & set(simulation.preempted))}"
+    )
     event(f"shared while running: {bool(simulation.context.copies)}, reused: {any(seq.num_cached_tokens for seq in simulation.sequences)}")

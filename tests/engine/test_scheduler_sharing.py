@@ -163,7 +163,7 @@ def run_without_computing(simulation: Simulation) -> None:
     while simulation.scheduler.has_work:
         batch = simulation.scheduler.schedule()
         simulation.scheduler.commit(batch)
-        for chunk in batch.logit_rows():
+        for chunk in batch.with_rows():
             simulation.scheduler.advance(chunk.seq, 1)
             if chunk.seq.num_output_tokens == chunk.seq.max_tokens:
                 simulation.scheduler.finish(chunk.seq, FinishReason.LENGTH)
@@ -172,7 +172,7 @@ def run_without_computing(simulation: Simulation) -> None:
 class NoMemory:
     """Agrees to everything: only the scheduler's and the cache's own work is looked at."""
 
-    num_cells, batch_tokens, is_recurrent, slots = 40_000, 40_000, False, ((), (), ())
+    num_cells, batch_tokens, max_rows, is_recurrent, slots = 40_000, 40_000, 3, False, ((), (), ())
 
     def copy(self, source: int, target: int, length: int) -> None: ...
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from myllm.config import EngineOptions
-from myllm.types import GPU, Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, SamplingParams, Span, Usage
+from myllm.types import GPU, Delta, EngineStats, FinishReason, LoadPlan, ModelInfo, SamplingParams, Span, TokenLogprob, Usage
 from myllm.worker import messages as m
 
 INFO = ModelInfo(
@@ -15,12 +15,15 @@ INFO = ModelInfo(
     device_bytes={"CUDA0": 9},
 )  # fmt: skip
 PLAN = LoadPlan(context_length=2048, num_cells=4096, num_slots=4, gpu_layers=0)
+TOKENS = (TokenLogprob(7, "", b"\xc3", None), TokenLogprob(8, "é", b"\xa9", -0.25, ((b"\xa9", -0.25), (b"\xff", -9999.0))))
 TO_WORKER = [
     m.Start("tiny", "/models/tiny.gguf", EngineOptions(threads=3), PLAN),
     m.Generate(1, SamplingParams(stop=("x",), logit_bias={5: -1.5}, seed=-3), (Span("a"), Span("<s>", is_literal=True))),
-    m.Generate(2, SamplingParams(), token_ids=[1, 2]),
+    m.Generate(2, SamplingParams(num_logprobs=3, prompt_logprobs=True), token_ids=[1, 2]),
+    m.Generate(7, SamplingParams(), (Span("def f("),), suffix=""),
     m.Cancel(1),
     m.Embed(3, ["text", [1, 2]]),
+    m.Rank(8, "query", ["a", "b"]),
     m.Tokenize(4, (Span("x"),), True),
     m.Detokenize(5, [1]),
     m.Ping(6),
@@ -32,7 +35,9 @@ FROM_WORKER = [
     m.Accepted(1, 9),
     m.Refused(1, "invalid_request", "no", "prompt"),
     m.Stepped([Delta(1, "é"), Delta(2, "", FinishReason.STOP, Usage(1, 2, 3), ("engine_fault", "NaN"))], EngineStats(running=1)),
+    m.Stepped([Delta(1, "é", None, None, None, TOKENS, TOKENS)], EngineStats()),
     m.Embedded(3, [b"\0\0\0\0"], 4),
+    m.Ranked(8, [0.5, -7.25], 12),
     m.Tokenized(4, [1]),
     m.Detokenized(5, "x"),
     m.Pong(6, EngineStats()),
