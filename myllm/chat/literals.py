@@ -51,6 +51,11 @@ class ControlTokens:
             return None
         return Mask(self, found, self._taken.union(*map(_PRIVATE_LETTER.findall, texts)))
 
+    def free_letter(self, texts: Iterable[str]) -> str:
+        """A private letter that stands neither in the template nor in these texts."""
+        (letter,) = _draw(1, self._taken.union(*map(_PRIVATE_LETTER.findall, texts)))
+        return letter
+
     def starts_inside(self, text: str) -> bool:
         """Whether a token may end where `text` begins."""
         start = text[: self.longest]

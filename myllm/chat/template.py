@@ -18,7 +18,7 @@ from myllm.chat.literals import ControlTokens, strings_in
 from myllm.chat.meter import Meter, spending
 from myllm.chat.sandbox import TemplateSandbox
 from myllm.chat.turns import as_dict, developer_as_system, fold_system
-from myllm.errors import TemplateFailed
+from myllm.errors import InvalidRequest, TemplateFailed
 from myllm.types import Message, Prompt, Span
 
 MAX_SOURCE_CHARACTERS = 131_072  # several times the longest template in use
@@ -54,21 +54,43 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         think: Think = None,
         add_generation_prompt: bool = True,
+        continues_last: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """The prompt for these messages.
 
         think: True or an effort turns `enable_thinking` on, None leaves it off unless `extra` says otherwise.
         tools: OpenAI's tool objects. extra: further template variables; the ones above cannot be replaced by it.
-        Raises TemplateFailed for whatever the template does wrong, or refuses with `raise_exception`.
+        continues_last: it ends where the last message's text does, and what is generated goes on with that message.
+        Raises TemplateFailed for whatever the template does wrong, or refuses with `raise_exception`, and InvalidRequest
+        where the last message cannot be continued.
         """
         others = {"enable_thinking": False, "documents": None, **(extra or {}), **_thinking(think), "tools": list(tools) if tools else None}
         turns = [as_dict(message) for message in self._with_known_roles(messages)]
+        end = self._mark_end(turns) if continues_last else None
         mask = self._control.mask(turns, others)
         if mask is not None:
             turns, others = [mask.hide_message(turn) for turn in turns], mask.hide(others)
-        rendered = self._run({**others, **self._specials, "messages": turns, "add_generation_prompt": add_generation_prompt})
+        is_opened = add_generation_prompt and end is None
+        rendered = self._run({**others, **self._specials, "messages": turns, "add_generation_prompt": is_opened})
+        if end is not None:
+            rendered = self._cut(rendered, end)
         return mask.reveal(rendered) if mask is not None else (Span(rendered),)
+
+    def _mark_end(self, turns: list[dict[str, Any]]) -> str:
+        """Puts a letter that stands nowhere else behind the last turn's text; no filter of a template takes it away."""
+        if not turns or turns[-1]["role"] != "assistant":
+            raise InvalidRequest("only a message of role 'assistant' can be continued; end with one, or with the user's", param="messages")
+        end = self._control.free_letter(strings_in(turns))
+        turns[-1]["content"] += end
+        return end
+
+    def _cut(self, rendered: str, end: str) -> str:
+        if rendered.count(end) != 1:
+            raise InvalidRequest(
+                f"chat template '{self.name}' cannot leave its last message open to be continued; end with the user's", param="messages"
+            )
+        return rendered[: rendered.index(end)]
 
     @cached_property
     def takes_system(self) -> bool:

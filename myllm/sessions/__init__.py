@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from myllm.sessions.session import History, Reply, Session, SessionInfo, StoredMessage, iso_time
+from myllm.sessions.session import History, NewResponse, Reply, Session, SessionInfo, StoredMessage, StoredResponse, iso_time
 from myllm.sessions.session_store import SessionStore
 
-__all__ = ["History", "Reply", "Session", "SessionInfo", "SessionStore", "StoredMessage", "iso_time"]
+__all__ = [
+    "History",
+    "NewResponse",
+    "Reply",
+    "Session",
+    "SessionInfo",
+    "SessionStore",
+    "StoredMessage",
+    "StoredResponse",
+    "iso_time",
+]

@@ -45,6 +45,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX sessions_updated ON sessions (updated_at, key)",
         "CREATE INDEX sessions_owner ON sessions (owner, updated_at, key)",
     ),
+    (
+        # A response's history is the first `depth` messages of its session, its own answer the last of them.
+        """CREATE TABLE responses (
+            id      TEXT PRIMARY KEY,
+            session INTEGER NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
+            depth   INTEGER NOT NULL,
+            body    TEXT NOT NULL
+        )""",
+        "CREATE INDEX responses_session ON responses (session, depth)",
+    ),
 )
 
 

@@ -66,6 +66,30 @@ class Session(Struct, frozen=True):
         return {**msgspec.to_builtins(self.info), "messages": [message.to_dict() for message in self.messages]}
 
 
+class NewResponse(Struct, frozen=True):
+    """A turn that is found again by an id of its own, to be read or to go on from.
+
+    previous: the response that it goes on from. messages: what the request brought; answer, reply: what the model said to
+    that, and what is known of it. body: the response as the client got it; nothing in here reads it.
+    """
+
+    id: str
+    previous: str | None
+    messages: tuple[Message, ...]
+    answer: Message
+    reply: Reply
+    body: str
+
+
+class StoredResponse(Struct, frozen=True):
+    """`messages` is the whole conversation up to its answer, which is the last of them."""
+
+    id: str
+    session_id: str
+    messages: tuple[Message, ...]
+    body: str
+
+
 class History(Struct, frozen=True):
     """The messages of a session after a turn was appended, oldest first, as they are stored (reasoning included).
 

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from myllm.errors import InvalidRequest, MyLLMError, SessionNotFound, Unavailable
+from myllm.errors import InvalidRequest, MyLLMError, NotFound, SessionNotFound, Unavailable
 from myllm.sessions.message_tree import MessageTree, Node, encode, root
 from myllm.sessions.schema import connect
-from myllm.sessions.session import History, Reply, Session, SessionInfo, iso_time
+from myllm.sessions.session import History, NewResponse, Reply, Session, SessionInfo, StoredResponse, iso_time
 from myllm.sessions.title import automatic_title, checked_title
 from myllm.types import FinishReason, Message, Usage
 
@@ -31,9 +31,11 @@ MAX_LIST = 1000
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_INT = 2**63 - 1  # SQLite's
-_SELECT = """
-SELECT key, sessions.id, title, model, owner, sessions.created_at, updated_at, nodes.id, nodes.hash, nodes.depth
-FROM sessions JOIN nodes ON nodes.id = head
+_COLUMNS = "key, sessions.id, title, model, owner, sessions.created_at, updated_at, nodes.id, nodes.hash, nodes.depth"
+_SELECT = f"SELECT {_COLUMNS} FROM sessions JOIN nodes ON nodes.id = head"
+_SELECT_RESPONSE = f"""
+SELECT {_COLUMNS}, responses.depth, responses.body
+FROM responses JOIN sessions ON key = responses.session JOIN nodes ON nodes.id = head WHERE responses.id = ?
 """
 
 
@@ -211,6 +213,62 @@ class SessionStore:
                 raise InvalidRequest(f"at is {at}, session '{session_id}' takes 1 to {record.head.depth}, the messages it has", param="at")
             head = self._tree.ancestor(record.head, at)
             return self._insert(self.new_id(), record.title, record.model, record.owner, head, time.time()).info
+
+    def add_response(self, response: NewResponse, owner: str | None, *, may_go_on: bool = True) -> str | None:
+        """Store a turn with its answer, all at once; the id of the session that holds it now.
+
+        It goes on in the session of the previous response where nothing was said there since, else in a fork of it, as it
+        does where it may not go on (somebody is at work there). Without a previous one it begins a session. None if the
+        previous one was deleted meanwhile: then nothing is stored.
+        """
+        said, model, now = (*response.messages, response.answer), response.reply.model, time.time()
+        with self._transaction("IMMEDIATE"):
+            if response.previous is None:
+                head = self._tree.grow(root(owner), said, now)
+                record = self._insert(self.new_id(), automatic_title(said), model, owner, head, now)
+            else:
+                try:
+                    record, depth, _ = self._find_response(response.previous, owner)
+                except NotFound:
+                    return None
+                head = self._tree.grow(self._tree.ancestor(record.head, depth), said, now)
+                if may_go_on and depth == record.head.depth:
+                    values = (head.id, model, now, record.key)
+                    self._db.execute("UPDATE sessions SET head = ?, model = ?, updated_at = ? WHERE key = ?", values)
+                else:
+                    record = self._insert(self.new_id(), record.title, model, record.owner, head, now)
+            self._tree.annotate(head, response.reply)
+            stored = (response.id, record.key, head.depth, response.body)
+            self._db.execute("INSERT INTO responses (id, session, depth, body) VALUES (?, ?, ?, ?)", stored)
+            return record.id
+
+    def get_response(self, response_id: str, owner: str | None) -> StoredResponse:
+        """Raises NotFound also for one in somebody else's session."""
+        with self._transaction("DEFERRED"):
+            record, depth, body = self._find_response(response_id, owner)
+            return StoredResponse(response_id, record.id, self._tree.messages(self._tree.ancestor(record.head, depth)), body)
+
+    def delete_response(self, response_id: str, owner: str | None) -> None:
+        """Forget a response. Its turn leaves the session where nothing goes on from it, and the session with the last one."""
+        with self._transaction("IMMEDIATE"):
+            record, depth, _ = self._find_response(response_id, owner)
+            self._db.execute("DELETE FROM responses WHERE id = ?", (response_id,))
+            if depth < record.head.depth:
+                return
+            (rest,) = self._db.execute("SELECT max(depth) FROM responses WHERE session = ?", (record.key,)).fetchone()
+            if rest is None:
+                self._db.execute("DELETE FROM sessions WHERE key = ?", (record.key,))
+            else:
+                head = self._tree.ancestor(record.head, rest)
+                self._db.execute("UPDATE sessions SET head = ? WHERE key = ?", (head.id, record.key))
+            self._tree.prune(record.head)
+
+    def _find_response(self, response_id: str, owner: str | None) -> tuple[_Record, int, str]:
+        """The session that holds it, how many messages that had when it ended, and its body."""
+        row = self._db.execute(_SELECT_RESPONSE, (response_id,)).fetchone() if _ID.fullmatch(response_id) else None
+        if row is None or not _Record.of(row[:-2]).is_visible_to(owner):
+            raise NotFound(f"response {response_id[:128]!r} not found; it may be deleted, or was not to be stored")
+        return _Record.of(row[:-2]), row[-2], row[-1]
 
     def _create(self, session_id: str, messages: tuple[Message, ...], model: str, owner: str | None) -> History:
         now = time.time()

@@ -37,9 +37,7 @@ def judge_capabilities(
     A pooling type says that somebody made the model for embeddings, and with RANK for scores. `title` holds the names
     that the model goes by: one that was tuned for chat may come without a template.
     """
-    found = ["embeddings"]
-    if pooling_type == PoolingType.RANK:
-        found.append("rerank")
+    found = ["rerank" if pooling_type == PoolingType.RANK else "embeddings"]  # a head that gives one number gives no vector
     if architecture in ENCODERS or pooling_type not in (None, PoolingType.NONE):
         return tuple(found)
     insert = ["insert"] if has_fim_tokens else []

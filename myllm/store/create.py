@@ -174,12 +174,17 @@ def _check_texts(new: NewModel, check_template: Callable[[str], None]) -> tuple[
     if new.messages:
         contents["messages"] = _encoded("messages", "\n".join(message.content for message in new.messages), MAX_MESSAGES_BYTES)
     if new.template:
-        if _GO.search(new.template):
-            raise InvalidRequest("'template' is a Go template; send Jinja, or none to use the file's own", param="template")
+        refuse_go_template(new.template)
         check_template(new.template)
     if new.parameters:
         contents["parameters"] = msgspec.json.encode(new.parameters, order="sorted")
     return tuple(f"sha256:{hashlib.sha256(content).hexdigest()}" for content in contents.values())
+
+
+def refuse_go_template(source: str) -> None:
+    """Raises InvalidRequest for a template in the language that Ollama's are written in."""
+    if _GO.search(source):
+        raise InvalidRequest("'template' is a Go template; send Jinja, or none to use the file's own", param="template")
 
 
 def _encoded(key: str, text: str, most_bytes: int) -> bytes:

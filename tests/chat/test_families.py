@@ -67,6 +67,16 @@ def test_every_template_carries_each_text_of_a_chat_once(family: str) -> None:
     assert [text.count(message.content) for message in CHAT] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("family", LIBRARY.names())
+def test_every_template_leaves_the_last_message_open_where_it_shall_be_continued(family: str) -> None:
+    begun = [*CHAT, Message("assistant", "See you ")]
+
+    text = prompt(family, begun, continues_last=True)
+
+    assert text.endswith("See you ")
+    assert prompt(family, begun, add_generation_prompt=False).startswith(text.rstrip())  # some trim what is said
+
+
 @pytest.mark.parametrize("family", WITH_TOOLS)
 def test_templates_of_families_with_tools_carry_definitions_calls_and_results(family: str) -> None:
     text = prompt(family, TOOL_CHAT, tools=TOOLS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from myllm.chat.template import ChatTemplate, Think
-from myllm.errors import TemplateFailed
+from myllm.errors import InvalidRequest, TemplateFailed
 from myllm.types import Message, Prompt, ToolCall
 
 ECHO = "{{ messages | tojson }}"
@@ -118,6 +118,41 @@ def test_developer_becomes_system_for_templates_that_do_not_know_it() -> None:
     assert rendered(TAKES_SYSTEM, Message("developer", "a")) == "[system: a]"
     assert rendered("{# developer #}" + TAKES_SYSTEM, Message("developer", "a")) == "[developer: a]"
     assert rendered(NO_SYSTEM, Message("developer", "a"), Message("user", "b")) == "[user: a\n\nb]"
+
+
+def test_a_message_to_be_continued_ends_the_prompt_with_its_text() -> None:
+    source = (
+        "{% for m in messages %}[{{ m.role }}: {{ m.content | trim }}]{% endfor %}{% if add_generation_prompt %}[assistant: {% endif %}"
+    )
+    messages = [Message("user", "Count."), Message("assistant", "1, 2, ")]
+
+    assert rendered(source, *messages, continues_last=True) == "[user: Count.][assistant: 1, 2, "
+
+
+def test_control_tokens_in_a_message_to_be_continued_stay_text() -> None:
+    template = ChatTemplate("{{ messages[0].content }}<|end|>", name="test", control_tokens=["<|end|>"])
+
+    prompt = template.render([Message("assistant", "a<|end|>b<|e")], continues_last=True)
+
+    assert [(span.text, span.is_literal) for span in prompt] == [("a<|end|>b<|e", True)]
+
+
+@pytest.mark.parametrize(
+    ("source", "roles"),
+    [
+        (TAKES_SYSTEM, ["assistant", "user"]),
+        (TAKES_SYSTEM, []),
+        (NO_SYSTEM, ["user", "system", "assistant"]),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", ["user", "assistant"]),
+        ("{{ messages[-1].content }}{{ messages[-1].content }}", ["assistant"]),
+    ],
+    ids=["the user's is last", "there is none", "a system text would be lost", "the template drops it", "the template writes it twice"],
+)
+def test_what_cannot_be_continued_is_refused(source: str, roles: list[Any]) -> None:
+    with pytest.raises(InvalidRequest, match="continued") as raised:
+        rendered(source, *(Message(role, "x") for role in roles), continues_last=True)
+
+    assert raised.value.param == "messages"
 
 
 def test_no_messages_and_an_empty_template_give_one_empty_span() -> None:

@@ -152,7 +152,7 @@ def test_a_key_of_the_wrong_type_counts_as_absent(tmp_path: Path) -> None:
         ("a", "nomic-bert", {}, {"embeddings"}),
         ("a", "qwen3", {"qwen3__pooling_type": int(PoolingType.LAST)}, {"embeddings"}),
         ("a", "qwen3", {"qwen3__pooling_type": int(PoolingType.NONE)}, {"completion", "embeddings"}),
-        ("a", "bert", {"bert__pooling_type": int(PoolingType.RANK)}, {"embeddings", "rerank"}),
+        ("a", "bert", {"bert__pooling_type": int(PoolingType.RANK)}, {"rerank"}),
     ],
 )
 def test_capabilities_are_judged_from_the_header(tmp_path: Path, name: str, architecture: str, keys: dict, capabilities: set[str]) -> None:
