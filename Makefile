@@ -22,7 +22,7 @@ define INSTALL
 @$(PYTHON) scripts/install.py --backend $(BACKEND)
 endef
 
-.PHONY: help install install-dev clients serve test check bench format wheel clean
+.PHONY: help install install-dev clients serve test check fuzz bench format wheel clean
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ check: install-dev ## ruff, mypy --strict, and the laws of the house
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+fuzz: install-dev ## send the server what schemathesis thinks of, and compare its answers with /openapi.json (installs it once)
+	$(BIN)/python scripts/fuzz.py $(ARGS)
 
 bench: install $(VENV)/bench.gguf ## measure throughput and latency (LLAMA_SERVER=path: beside llama-server)
 	$(BIN)/python bench/throughput.py --model $(VENV)/bench.gguf $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER)) $(ARGS)

@@ -72,7 +72,7 @@ def _serve_until_signal(settings: Settings, home: Path) -> None:
     try:
         from myllm.server.run import serve as serve_http
 
-        serve_http(settings, home, lambda url: greet(url, home, needs_key=bool(settings.api_keys) or has_stored_keys(home)))
+        serve_http(settings, home, lambda urls: greet(urls, home, needs_key=bool(settings.api_keys) or has_stored_keys(home)))
     except KeyboardInterrupt:
         logging.getLogger(__name__).info("stopped")
 
@@ -95,15 +95,18 @@ def has_stored_keys(home: Path) -> bool:
         return bool(store.list())
 
 
-def greet(url: str, home: Path, *, needs_key: bool) -> None:
-    """What to try, once requests are answered."""
+def greet(urls: list[str], home: Path, *, needs_key: bool) -> None:
+    """What to try, once requests are answered. urls: the main port's, then the Ollama API's own where there is one."""
     from myllm import __version__
     from myllm.config import client_base_url
 
+    url, *others = urls
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     place = "" if client_base_url() == url else f"MYLLM_HOST={url} "
     question = '{"model": "tiny", "messages": [{"role": "user", "content": "Hello!"}], "stream": true}'
     say(f"MyLLM {__version__} is ready at {url}", bold=True, fg="green")
+    for other in others:
+        say(f"the Ollama API is at {other}", fg="green")
     say(f"models: {home / 'models'}")
     say("\nTry it from another terminal:")
     say(f"  {place}myllm run tiny", fg="cyan")

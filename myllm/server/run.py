@@ -19,9 +19,11 @@ import uvicorn
 from myllm.chat.library import TemplateLibrary, templates_folder
 from myllm.config import Settings
 from myllm.errors import ConfigInvalid
+from myllm.keys import Keyring, KeyStore
 from myllm.manager import ModelManager
-from myllm.server.app import Readiness, create_app
+from myllm.server.app import create_app
 from myllm.server.guard import is_loopback
+from myllm.server.readiness import Readiness
 from myllm.service import Service
 from myllm.sessions import SessionStore
 from myllm.store.catalog import Catalog, bundled_model
@@ -49,36 +51,58 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(settings: Settings, home: Path, on_ready: Callable[[str], None]) -> None:
-    """Serve until a signal. on_ready gets the base URL once requests are answered. Raises ConfigInvalid."""
-    listener = bind(settings.host, settings.port)
+def serve(settings: Settings, home: Path, on_ready: Callable[[list[str]], None]) -> None:
+    """Serve until a signal. on_ready gets the base URLs, the main one first, once requests are answered. Raises ConfigInvalid."""
+    listeners = [bind(settings.host, settings.port), *_bind_ollama(settings)]
     home.mkdir(parents=True, exist_ok=True)
     programs = programs_in_place(settings.in_place)
     store = Store(home, model_dirs=settings.model_dirs, programs=programs, bundled=bundled_model(), catalog=Catalog.load())
     service = Service(
         settings, store, SessionStore(home / "sessions.db"), ModelManager(store, settings), TemplateLibrary(templates_folder())
     )
-    if not is_loopback(settings.host) and not settings.api_keys:
-        log.warning("listening on %s with no API key: everybody who reaches this address can use this server", settings.host)
+    keyring = Keyring(KeyStore(home / "keys.db"), settings.api_keys)
+    for host in {settings.host, settings.ollama_host or settings.host}:
+        if not is_loopback(host) and keyring.is_empty:
+            log.warning("listening on %s with no API key: everybody who reaches this address can use this server", host)
     readiness = Readiness()
     drain_s = None if settings.drain_timeout_s == math.inf else max(int(settings.drain_timeout_s), 1)
     config = uvicorn.Config(
-        create_app(service, readiness),
+        create_app(service, readiness, keyring),
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=2 * settings.max_body_bytes,  # what is a little too large is read, so that its sender hears why
+        ws_ping_timeout=300.0,  # a client that reads only while it waits for an answer may be silent for long
+        ws_per_message_deflate=False,  # small messages, mostly on this machine: it would cost more than it saves
         timeout_graceful_shutdown=drain_s,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
         lifespan="on",
     )
     scheme = "https" if settings.ssl_certfile else "http"
-    url = f"{scheme}://{_for_people(settings.host)}:{listener.getsockname()[1]}"
-    Server(config, readiness, lambda: on_ready(url)).run(sockets=[listener])
+    hosts = (settings.host, settings.ollama_host or settings.host)
+    urls = [f"{scheme}://{_for_people(host)}:{listener.getsockname()[1]}" for host, listener in zip(hosts, listeners, strict=False)]
+    try:
+        Server(config, readiness, lambda: on_ready(urls)).run(sockets=listeners)
+    finally:
+        keyring.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def _bind_ollama(settings: Settings) -> list[socket.socket]:
+    """The Ollama dialect's own port, where one is set. A port in use stops the start, unless the setting says to serve without."""
+    if settings.ollama_port is None:
+        return []
+    try:
+        return [bind(settings.ollama_host or settings.host, settings.ollama_port, "--ollama-port")]
+    except ConfigInvalid as error:
+        if settings.ollama_port_required:
+            raise ConfigInvalid(f"{error.message}, or set ollama_port_required = false to serve without it") from error
+        log.error("%s; the Ollama API is served under /ollama on the main port only", error.message)
+        return []
+
+
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     """A bound socket; it listens once the server starts. Raises ConfigInvalid with the port's number."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -89,7 +113,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as exc:
         listener.close()
         if exc.errno == errno.EADDRINUSE:
-            raise ConfigInvalid(f"port {port} on {host} is already in use; stop what uses it or choose another with --port") from exc
+            raise ConfigInvalid(f"port {port} on {host} is already in use; stop what uses it or choose another with {flag}") from exc
         raise ConfigInvalid(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
     return listener
 

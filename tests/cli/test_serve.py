@@ -95,22 +95,24 @@ def test_a_port_in_use_is_one_line_with_its_number(tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("variable", "value"), [("MYLLM_OLLAMA_PORT", "11434"), ("MYLLM_UI_PORT", "3000")])
-def test_a_setting_that_this_version_cannot_honour_stops_the_start(variable, value, tmp_path):
-    refused = run(["serve"], environment(tmp_path) | {variable: value})
+def test_a_setting_that_this_version_cannot_honour_stops_the_start(tmp_path):
+    refused = run(["serve"], environment(tmp_path) | {"MYLLM_UI_PORT": "3000"})
 
     assert refused.returncode == 1
-    assert "not supported in this version yet" in refused.stderr
-    assert variable.removeprefix("MYLLM_").lower() in refused.stderr
+    assert "ui_port: not supported in this version yet" in refused.stderr
 
 
-def test_services_in_the_file_stop_the_start(tmp_path):
-    file = tmp_path / "config.toml"
-    file.write_text('[services.code]\nprefix = "/code/v1"\n')
+def test_an_ollama_port_in_use_is_told_with_both_ways_out(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
 
-    refused = run(["serve", "--config", str(file)], environment(tmp_path / "home"))
+        refused = run(["serve", "--port", "0", "--ollama-port", str(port)], environment(tmp_path))
 
-    assert "services: not supported in this version yet" in refused.stderr
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: port {port} on 127.0.0.1 is already in use")
+    assert "--ollama-port" in refused.stderr and "ollama_port_required = false" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 HELLO = "Hello! I am tiny, a small model that ships with MyLLM. How can I help you?"
 BASE_URL = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8000"
+OLLAMA_URL = sys.argv[2].rstrip("/") if len(sys.argv) > 2 else f"{BASE_URL}/ollama"
 
 
 def check(what: str, is_right: Any, seen: Any = "") -> None:
