@@ -96,7 +96,7 @@ class EventStream(asyncio.Protocol):
             return
         lines = (self.tail + body).split(b"\n")
         self.tail = lines.pop()
-        events = [line for line in lines if line.startswith(b"data: {")]
+        events = [line for line in lines if line.startswith((b"data: {", b"{"))]  # server-sent, or a line of JSON each
         if events:
             self.measured.arrivals.append(now)
             self.last_line = events[-1]
@@ -124,7 +124,7 @@ class EventStream(asyncio.Protocol):
                     waiting.set_exception(failure)
                     waiting.exception()  # seen: whoever awaits only one of the two still gets it, and asyncio does not complain
             return
-        self.measured.last_event = json.loads(self.last_line[len(b"data: ") :])
+        self.measured.last_event = json.loads(self.last_line.removeprefix(b"data: "))
         if not self.finished.done():
             self.finished.set_result(self.measured)
 
