@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -29,6 +30,7 @@ from myllm.free_memory import free_bytes
 from myllm.loaded_model import LoadedModel, ModelLease
 from myllm.memory import Footprint, choose_evictions, estimate, plan_load, smaller_plans
 from myllm.store.store import InstalledModel, Store
+from myllm.tally import Tally
 from myllm.types import GPU, LoadPlan
 from myllm.worker.handle import Worker, find_gpus
 
@@ -36,6 +38,7 @@ log = logging.getLogger("myllm.manager")
 
 Status = Literal["unloaded", "loading", "loaded", "failed"]
 GIB = 1 << 30
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 PATIENCE_S = 2.0
 MAX_DEATHS = 3
 FAILED_S = 60.0  # how long a model that keeps dying is refused at once
@@ -48,6 +51,7 @@ class ModelManager:
         self.store = store
         self.settings = settings
         self.num_loads = 0
+        self.tally = Tally()
         self._models: dict[str, LoadedModel] = {}
         self._failures: dict[str, MyLLMError] = {}
         self._deaths: dict[str, Deaths] = {}  # of workers in a row, by model
@@ -58,15 +62,17 @@ class ModelManager:
         self._changed = asyncio.Event()  # room may have appeared; replaced each time it is set
 
     @asynccontextmanager
-    async def lease(self, name: str, keep_alive_s: float | None = None) -> AsyncIterator[ModelLease]:
-        """The model, loaded and pinned for as long as the context lasts.
+    async def lease(
+        self, name: str, keep_alive_s: float | None = None, overrides: Mapping[str, Any] = NO_OPTIONS
+    ) -> AsyncIterator[ModelLease]:
+        """The model, loaded and pinned for as long as the context lasts; with these engine options, where there are any.
 
         keep_alive_s: how long it stays afterwards, from now on; None leaves its own. Raises ModelNotFound,
         ModelLoadFailed, InsufficientMemory, QueueFull or WorkerDied.
         """
         installed = await asyncio.to_thread(self.store.resolve, name)
         self._refuse_failed(installed.name)
-        model = await self._acquire(installed, {})
+        model = await self._acquire(installed, overrides)
         try:
             yield ModelLease(model, await asyncio.shield(model.ready))
         finally:
@@ -98,6 +104,12 @@ class ModelManager:
         if model is not None:
             await self._retire(model, self.settings.drain_timeout_s)
 
+    def let_go(self, name: str) -> None:
+        """Unload by the exact name without waiting: now, or as soon as its last user is done."""
+        if model := self._models.get(name):
+            model.keep_alive_s, model.is_pinned = 0.0, False
+            self._expire(model)
+
     async def close(self) -> None:
         """End all workers, at once: the server has drained its requests before."""
         for task in self._background:
@@ -121,7 +133,7 @@ class ModelManager:
 
     async def _acquire(self, installed: InstalledModel, overrides: Mapping[str, Any]) -> LoadedModel:
         """The entry for this model with a lease on it: the one there is, or a new one whose load has begun."""
-        options = msgspec.structs.replace(self.settings.engine_options(installed.name), **overrides)
+        options = msgspec.structs.replace(self.settings.engine_options(installed.name, installed.engine_options), **overrides)
         patience_s = self.settings.load_timeout_s
         try:
             async with asyncio.timeout(None if patience_s == math.inf else patience_s):
@@ -231,6 +243,7 @@ class ModelManager:
         except MyLLMError as error:
             raise self._failed(model, error) from None
         self._failures.pop(model.name, None)
+        self.tally.add(worker)
         worker.died.add_done_callback(lambda death: self._mourn(model, death.result()))
         self._in_background(worker.watch(self.settings.hang_timeout_s))
         log.info("model '%s' loaded in %.1f s", model.name, time.monotonic() - started)

@@ -23,10 +23,11 @@ READS = ("GET", "HEAD", "OPTIONS")
 
 
 def allowed_origins(settings: Settings) -> re.Pattern[str]:
-    """Local pages, and those of the setting `cors_origins` (`*` is everybody)."""
+    """Local pages, and those of the setting `cors_origins`: `*` is everybody, and in an origin any letters but `/`."""
     if "*" in settings.cors_origins:
         return re.compile(".*")
-    return re.compile("|".join([LOCAL_ORIGIN, *(re.escape(origin.rstrip("/")) for origin in settings.cors_origins)]), re.IGNORECASE)
+    given = [re.escape(origin.rstrip("/")).replace(r"\*", "[^/]*") for origin in settings.cors_origins]
+    return re.compile("|".join([LOCAL_ORIGIN, *given]), re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:
@@ -39,6 +40,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def host_of(header: str) -> str:
+    """The name or address in a Host header, without its port; "" where there is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:  # half of an IPv6 address
+        return ""
+
+
 class Guard:
     """Refuses with 403 and says which setting would allow it."""
 
@@ -47,11 +56,13 @@ class Guard:
         self.render_error = render_error
         self.origins = origins
         self.hosts = {host.lower() for host in settings.allowed_hosts}
-        self.checks_host = is_loopback(settings.host) and "*" not in self.hosts
+        self.host = settings.host
+        self.host_of_port = {settings.ollama_port: settings.ollama_host} if settings.ollama_host else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            problem = self.problem(scope.get("method", "WEBSOCKET"), Headers(scope=scope))
+            port = (scope.get("server") or ("", None))[1]
+            problem = self.problem(scope.get("method", "WEBSOCKET"), Headers(scope=scope), port)
             if problem and scope["type"] == "http":
                 await self.render_error(scope, Forbidden(problem))(scope, receive, send)
                 return
@@ -60,10 +71,11 @@ class Guard:
                 return
         await self.app(scope, receive, send)
 
-    def problem(self, method: str, headers: Headers) -> str | None:
-        """What is wrong with where this request comes from."""
-        host = (urlsplit(f"//{headers.get('host', '')}").hostname or "").lower() if self.checks_host else ""
-        if self.checks_host and not (is_loopback(host) or host in self.hosts):
+    def problem(self, method: str, headers: Headers, port: int | None = None) -> str | None:
+        """What is wrong with where this request comes from; port: where it arrived."""
+        checks_host = is_loopback(self.host_of_port.get(port, self.host)) and "*" not in self.hosts
+        host = host_of(headers.get("host", "")) if checks_host else ""
+        if checks_host and not (is_loopback(host) or host in self.hosts):
             return f"Host '{host}' is not this machine; add it to allowed_hosts to serve it"
         origin = headers.get("origin")
         if origin and method not in READS and not self.origins.fullmatch(origin):

@@ -14,8 +14,11 @@ from typing import Any
 class Operation:
     """path: the whole one, with `{name}` for what varies. body, query, answer, event: msgspec types, None where there is none.
 
-    event: what a line of the stream holds, where the endpoint can stream. errors: the statuses of the error form that it
-    may answer with, beside 401, 403, 413, 429, 500 and 503, which every operation that does work may.
+    event: what a line of the stream holds, where the endpoint can stream: a type, or a union of them. errors: the statuses of
+    the error form that it may answer with, beside 401, 403, 413, 429, 500 and 503, which every operation that does work may.
+    body_media, media, event_media: the content types; other_media: of other forms of the same answer, for those who prefer
+    them. other_answers: status and type of further answers that do not have the error form. last_data: what the last event
+    of a stream carries where that is no JSON. example: a body, where one made of its required fields would ask for nothing.
     """
 
     method: str
@@ -30,3 +33,10 @@ class Operation:
     status: int = 200
     errors: tuple[int, ...] = (400, 404)
     is_public: bool = False
+    body_media: str = "application/json"
+    media: str = "application/json"
+    event_media: str = "text/event-stream"
+    other_media: tuple[str, ...] = ()
+    other_answers: tuple[tuple[int, Any], ...] = ()
+    last_data: str | None = None
+    example: dict[str, Any] | None = None

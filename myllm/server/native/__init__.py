@@ -6,21 +6,16 @@ the status of its class.
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
-from myllm.errors import MyLLMError
+from myllm.server.detail_form import EXCEPTION_HANDLERS, render_error
 from myllm.server.native.endpoints import NativeAPI
-from myllm.server.native.render import json, render_error
-from myllm.server.streaming import ClientLeft
+from myllm.server.native.operations import OPERATIONS
 from myllm.service import Service
 
-__all__ = ["EXCEPTION_HANDLERS", "app", "render_error"]
+__all__ = ["OPERATIONS", "app", "render_error"]
+
 
 def app(service: Service) -> Starlette:
     """The dialect as an application to mount at `/api`."""
@@ -36,6 +31,7 @@ def app(service: Service) -> Starlette:
             Route("/chat", api.chat, methods=["POST"]),
             Route("/generate", api.generate, methods=["POST"]),
             Route("/embeddings", api.embeddings, methods=["POST"]),
+            Route("/rerank", api.rerank, methods=["POST"]),
             Route("/tokenize", api.tokenize, methods=["POST"]),
             Route("/detokenize", api.detokenize, methods=["POST"]),
             Route("/sessions", api.list_sessions),
@@ -47,30 +43,3 @@ def app(service: Service) -> Starlette:
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MyLLMError)
-    return render_error(error)
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    detail = {404: f"no such path: {request.url.path}", 405: f"{request.method} is not allowed on {request.url.path}"}
-    return json({"detail": detail.get(error.status_code, error.detail)}, error.status_code, dict(error.headers or {}))
-
-
-async def _on_client_left(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; the access log does
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    return json({"detail": "internal error; the server's log has the details"}, 500)
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {
-    MyLLMError: _on_error,
-    HTTPException: _on_http,
-    ClientLeft: _on_client_left,
-    Exception: _on_bug,
-}

@@ -5,39 +5,48 @@ A field's range stands in its type, so that the error that names it and the API'
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from myllm.config import KVCacheType
 from myllm.errors import InvalidRequest
-from myllm.quantities import parse_duration
+from myllm.server.ranges import (
+    Bias,
+    Count,
+    Penalty,
+    RepeatPenalty,
+    Seed,
+    Share,
+    StopString,
+    StopStrings,
+    Temperature,
+    TokenID,
+    TopK,
+    keep_alive_s,
+)  # fmt: skip
+from myllm.sessions.session_store import MAX_LIST
 from myllm.types import ChatRequest, CompletionRequest, Message, Role
 
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-StopString = Annotated[str, Meta(min_length=1)]
-Tokens = Annotated[list[Annotated[int, Meta(ge=0, le=2**31 - 1)]], Meta(max_length=10_000_000)]
+Tokens = Annotated[list[TokenID], Meta(max_length=10_000_000)]
 
 
 class Options(Struct):
     """InferenceOptions of the API; what is not given has the model's default."""
 
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    temperature: Temperature | None = None
     top_p: Share | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    top_k: TopK | None = None
     min_p: Share | None = None
     typical_p: Share | None = None
     max_tokens: Count | None = None
-    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
-    repeat_penalty: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    stop: StopString | StopStrings | None = None
+    repeat_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     penalty_last_n: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    logit_bias: dict[TokenID, Bias] | None = None
+    seed: Seed | None = None
     ignore_eos: bool | None = None
 
     def to_sampling(self) -> dict[str, Any]:
@@ -106,6 +115,13 @@ class DetokenizeBody(Struct):
     tokens: Tokens
 
 
+class SessionsQuery(Struct):
+    """Which part of the list, newest first."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIST)] = 100
+    offset: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
 class TitleBody(Struct):
     title: str
 
@@ -135,14 +151,3 @@ def _sampling(options: Options | None) -> dict[str, Any]:
 
 def parse_generate(body: GenerateBody) -> CompletionRequest:
     return CompletionRequest(body.model, body.prompt, _sampling(body.options), keep_alive_s(body.keep_alive))
-
-
-def keep_alive_s(value: str | float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidRequest("'keep_alive' takes seconds or a duration such as 5m", param="keep_alive")
-    try:
-        return parse_duration(value)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"'keep_alive': {error.message}", param="keep_alive") from error
