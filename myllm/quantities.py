@@ -10,9 +10,11 @@ from myllm.errors import InvalidRequest
 
 MAX_LENGTH = 40  # letters; longer than any duration or size that means something
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(-?)((?:\d+(?:\.\d*)?(?:ms|s|m|h|d))+|\d+(?:\.\d*)?)")
-_DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)?")
+# Go's units, which Ollama's clients write, and days; a microsecond has two spellings beside the plain one.
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "\xb5s": 1e-6, "\u03bcs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = "|".join(_SECONDS)
+_DURATION = re.compile(rf"([-+]?)((?:\d+(?:\.\d*)?(?:{_UNIT}))+|\d+(?:\.\d*)?)")
+_DURATION_PART = re.compile(rf"([\d.]+)({_UNIT})?")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)(b?)")
 
 
@@ -23,7 +25,7 @@ def parse_duration(value: object) -> float:
     """
     match = _match(_DURATION, value, "a duration; write seconds, or a number with ms, s, m, h or d such as 5m; negative is for ever")
     seconds = sum(float(number) * _SECONDS[unit or "s"] for number, unit in _DURATION_PART.findall(match[2]))
-    return math.inf if match[1] and seconds > 0 else seconds
+    return math.inf if match[1] == "-" and seconds > 0 else seconds
 
 
 def parse_size(value: object) -> int:

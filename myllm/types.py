@@ -90,6 +90,10 @@ class ChatRequest(Struct, frozen=True):
 
     think: None lets the model's template decide nothing (off); True or an effort asks for reasoning.
     template_kwargs: further variables for the chat template, by the names that it knows.
+    trims: a history that does not fit loses its oldest turns, and is not refused; None: where a session keeps it.
+    continues_last: the last message is the assistant's, and what is generated goes on with it.
+    before: tokens of an earlier prompt and its answer, in front of the rendered messages. template: Jinja for this request alone.
+    context_size, num_keep, engine: as in CompletionRequest.
     """
 
     model: str
@@ -100,6 +104,13 @@ class ChatRequest(Struct, frozen=True):
     think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive_s: float | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
+    continues_last: bool = False
+    trims: bool | None = None
+    before: tuple[int, ...] = ()
+    template: str | None = None
+    context_size: int | None = None
+    num_keep: int | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
 
 
 class CompletionRequest(Struct, frozen=True):
@@ -107,6 +118,9 @@ class CompletionRequest(Struct, frozen=True):
 
     suffix: what comes after the gap that is to be filled, on a model with fill-in-the-middle tokens. Such a request's
     texts are code, not markup: control tokens in them are letters.
+    context_size: what it takes of the model's context at most, prompt and answer together. num_keep: a prompt that does not
+    fit loses tokens behind its first `num_keep`, and is not refused; None: it is. engine: what the model must be loaded with,
+    by the names of EngineOptions; where it is loaded otherwise it is loaded anew.
     """
 
     model: str
@@ -114,6 +128,9 @@ class CompletionRequest(Struct, frozen=True):
     sampling: dict[str, Any] = field(default_factory=dict)
     keep_alive_s: float | None = None
     suffix: str | None = None
+    context_size: int | None = None
+    num_keep: int | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
 
 
 class Usage(Struct, frozen=True):
@@ -178,6 +195,7 @@ class Delta(Struct, frozen=True, array_like=True):
 
     The last one has `finish` and `usage`, and `error` (code, message) where it ended because something broke. `logprobs`
     are of the tokens whose text it brings; `prompt_logprobs`, on one delta before the first text, of the prompt's.
+    `stop_string` is the one that ended it, where one did.
     """
 
     id: int
@@ -187,6 +205,7 @@ class Delta(Struct, frozen=True, array_like=True):
     error: tuple[str, str] | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    stop_string: str | None = None
 
 
 class LoadPlan(Struct, frozen=True, kw_only=True):
@@ -199,6 +218,11 @@ class LoadPlan(Struct, frozen=True, kw_only=True):
     num_cells: int
     num_slots: int
     gpu_layers: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of logits that one step may ask for: one a slot, and some for prompts that are told with log probabilities."""
+        return max(self.num_slots, 32)
 
 
 class GPU(Struct, frozen=True):

@@ -83,6 +83,33 @@ def test_a_model_goes_after_its_keep_alive_but_never_under_a_lease(tmp_path: Pat
     with_manager(tmp_path, test)
 
 
+def test_a_model_that_is_let_go_goes_at_once_or_with_its_last_user(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        await manager.load("one", {}, pin=True)
+        manager.let_go("one")
+        assert manager.status("one") == "unloaded"
+
+        async with manager.lease("tiny"):
+            manager.let_go("tiny")
+            assert manager.status("tiny") == "loaded"
+        await until(lambda: manager.status("tiny") == "unloaded")
+        manager.let_go("two")  # not loaded, and nothing to do
+
+    with_manager(tmp_path, test)
+
+
+def test_a_lease_may_ask_for_engine_options(tmp_path: Path) -> None:
+    async def test(manager: ModelManager) -> None:
+        lengths = []
+        for overrides in ({"context_size": 256}, {}, {"context_size": 128}, {"context_size": 512}):
+            async with manager.lease("tiny", overrides=overrides) as lease:
+                lengths.append(lease.worker.info.context_length)
+
+        assert lengths == [256, 256, 256, 512]
+
+    with_manager(tmp_path, test)
+
+
 def test_a_pinned_model_and_one_kept_for_ever_have_no_expiry(tmp_path: Path) -> None:
     async def test(manager: ModelManager) -> None:
         await manager.load("one", {}, pin=True)

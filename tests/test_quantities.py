@@ -21,6 +21,11 @@ from myllm.quantities import parse_duration, parse_size
         ("1h30m", 5400),
         (300, 300),
         ("300ms", 0.3),
+        ("1s500ms250us", 1.50025),
+        ("7\xb5s", 7e-6),
+        ("7\u03bcs", 7e-6),
+        ("90ns", 9e-8),
+        ("+5m", 300),
         (1.5, 1.5),
     ],
 )

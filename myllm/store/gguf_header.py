@@ -34,7 +34,7 @@ MAX_LABELS, MAX_LABEL_LETTERS = 64, 256
 MAX_DIMENSIONS = 4
 WINDOW_BYTES = 1 << 20
 
-Value = str | int | float | bool | tuple[int | float | bool, ...]
+Value = str | int | float | bool | tuple[int | float | bool, ...] | tuple[str, ...]
 
 STRING, ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -63,8 +63,8 @@ class TensorInfo(Struct, frozen=True, array_like=True):
 class GGUFHeader(Struct, frozen=True):
     """What the file says before its weights.
 
-    values: scalars, strings and short numeric arrays. array_lengths: the items of every array, kept or not. labels: short
-    arrays of strings under `general.`, such as its tags.
+    values: scalars, strings and short numeric arrays; where the whole was asked for, all arrays. array_lengths: the items of
+    every array, kept or not. labels: short arrays of strings under `general.`, such as its tags.
     data_start: the header's size, padding included. digest: sha256 of the header and the file's size; two files with
     one digest have the same shape, names and vocabulary, but it says nothing about the weights.
     """
@@ -78,13 +78,13 @@ class GGUFHeader(Struct, frozen=True):
     digest: str
 
 
-def read_header(path: Path) -> GGUFHeader:
-    """Read the header of one file. Raises ModelLoadFailed, whatever the file is."""
+def read_header(path: Path, *, whole: bool = False) -> GGUFHeader:
+    """Read the header of one file; `whole` keeps its long lists, the vocabulary among them. Raises ModelLoadFailed."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # before opening it: opening a FIFO waits for a writer
             raise ModelLoadFailed(f"'{path}' is not a file; give the path of a .gguf file")
         with path.open("rb", buffering=0) as file:
-            return _Reader(file, path.name).header()
+            return _Reader(file, path.name, whole).header()
     except (OSError, ValueError) as exc:  # ValueError: a path with a zero byte
         raise ModelLoadFailed(f"'{path}' cannot be read: {getattr(exc, 'strerror', None) or exc}; check the path") from exc
 
@@ -92,9 +92,10 @@ def read_header(path: Path) -> GGUFHeader:
 class _Reader:
     """A cursor over the file. It holds one window of the file, so a header of any size takes little memory."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, whole: bool) -> None:
         self.file = file
         self.name = name
+        self.whole = whole
         self.file_bytes = os.fstat(file.fileno()).st_size
         self.position = 0
         self._window = b""
@@ -148,10 +149,12 @@ class _Reader:
         else:
             raise self._corrupt(f"the key {key[:80]!r} has the unknown type {type_id}")
 
-    def _array(self, key: str, item_type: int, length: int) -> tuple[int | float | bool, ...] | None:
+    def _array(self, key: str, item_type: int, length: int) -> tuple[int | float | bool, ...] | tuple[str, ...] | None:
         """The items of a short numeric array; None for one that was stepped over."""
         if item_type == STRING:
             self._bound(f"strings in {key[:80]!r}", length, MAX_HEADER_BYTES, least_bytes=8)
+            if self.whole:
+                return tuple(self._string(MAX_STRING_BYTES) for _ in range(length))
             if key.startswith("general.") and length <= MAX_LABELS:
                 texts = tuple(self._string(MAX_STRING_BYTES) for _ in range(length))
                 self._labels[key] = tuple(text for text in texts if len(text) <= MAX_LABEL_LETTERS)
@@ -162,7 +165,7 @@ class _Reader:
             raise self._corrupt(f"the array {key[:80]!r} has items of the unknown type {item_type}")
         item_bytes = _FORMATS[item_type].size
         self._bound(f"items in {key[:80]!r}", length, MAX_HEADER_BYTES, least_bytes=item_bytes)
-        if length <= MAX_KEPT_ITEMS:
+        if length <= MAX_KEPT_ITEMS or self.whole:
             return tuple(self._scalar(item_type) for _ in range(length))
         self._advance(length * item_bytes)
         return None

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from myllm.errors import Conflict, DownloadFailed, InsufficientStorage, ModelLoadFailed, ModelNotFound, MyLLMError
 from myllm.store.gguf_header import read_header
-from myllm.store.hub import Hub, RemoteFile, Repository
+from myllm.store.hub import SHA256, Hub, RemoteFile, Repository
 from myllm.store.metadata import read_metadata
 from myllm.store.names import MAX_NAME_LENGTH
 from myllm.store.pull_download import TICK_S, Corrupt, Download, Stopped
@@ -113,7 +113,8 @@ class _Pull:
         self.repository = repository
         self.offer = offer
         self.folder = self.store.models_folder.joinpath(*repository.name.split("/"))
-        self._meter = Meter(name, offer.size, report)
+        checksum = offer.files[0].checksum
+        self._meter = Meter(name, offer.size, report, checksum if checksum.startswith(SHA256) else None)
         self._stop = stop
         self._num_before = 0  # bytes of the files that are done
         self._fetched: list[Path] = []

@@ -16,7 +16,10 @@ SPEED_OVER_S = 5.0
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """`completed` of `total` bytes are here. The speed is that of the last seconds; None where there is none to tell."""
+    """`completed` of `total` bytes are here. The speed is that of the last seconds; None where there is none to tell.
+
+    digest: `sha256:…` of the model's file, of the first where there are several; None where it is not known.
+    """
 
     name: str
     status: Status
@@ -24,6 +27,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     total: int
     bytes_per_second: int | None = None
     seconds_left: int | None = None
+    digest: str | None = None
 
 
 Report = Callable[[Progress], None]
@@ -32,9 +36,10 @@ Report = Callable[[Progress], None]
 class Meter:
     """Turns counts of bytes into Progress. Bytes that an earlier pull has brought count as here, but not as speed."""
 
-    def __init__(self, name: str, total: int, report: Report) -> None:
+    def __init__(self, name: str, total: int, report: Report, digest: str | None = None) -> None:
         self.name = name
         self.total = total
+        self.digest = digest
         self._report = report
         self._completed = 0
         self._status: Status | None = None
@@ -51,7 +56,15 @@ class Meter:
         speed = self._speed(now) if status == "downloading" else None
         left = (self.total - self._completed) // speed if speed else None
         self._report(
-            Progress(name=self.name, status=status, completed=self._completed, total=self.total, bytes_per_second=speed, seconds_left=left)
+            Progress(
+                name=self.name,
+                status=status,
+                completed=self._completed,
+                total=self.total,
+                bytes_per_second=speed,
+                seconds_left=left,
+                digest=self.digest,
+            )
         )
 
     def _speed(self, now: float) -> int | None:

@@ -44,14 +44,21 @@ HEARTBEAT_S = 5.0
 
 
 class Generation:
-    """One accepted request. Iterate for lists of deltas: all that came since the last look, the last list ends it."""
+    """One accepted request. Iterate for lists of deltas: all that came since the last look, the last list ends it.
+
+    first_at, last_at: when its first delta came and when its newest did, by `time.monotonic`, whoever reads them when.
+    on_delta: called with each, also while nobody reads.
+    """
 
     def __init__(self, worker: Worker, id: int) -> None:
         self.worker = worker
         self.id = id
         self.num_prompt_tokens = 0
         self.num_deltas = 0
+        self.first_at = 0.0
+        self.last_at = 0.0
         self.is_finished = False
+        self.on_delta: Callable[[], None] | None = None
         self._deltas: list[Delta] = []
         self._error: MyLLMError | None = None
         self._news = asyncio.Event()
@@ -79,7 +86,11 @@ class Generation:
             return
         self._deltas.append(delta)
         self.num_deltas += 1
+        self.last_at = time.monotonic()
+        self.first_at = self.first_at or self.last_at
         self._news.set()
+        if self.on_delta is not None:
+            self.on_delta()
 
     def fail(self, error: MyLLMError) -> None:
         """End it for its reader with this error, after what has already come."""

@@ -14,6 +14,7 @@ from store.gguf_files import CHAT_TEMPLATE, write_gguf
 from myllm.errors import ModelLoadFailed
 from myllm.store.capabilities import PoolingType
 from myllm.store.catalog import bundled_model
+from myllm.store.gguf_header import read_header
 from myllm.store.metadata import read_metadata
 
 TINY_BYTES = 3_096_960
@@ -76,6 +77,15 @@ def test_the_reader_agrees_with_the_formats_own_library_on_every_value_and_tenso
     assert metadata.values == scalars
     assert metadata.parameter_count == sum(int(tensor.n_elements) for tensor in reader.tensors)
     assert metadata.tensor_bytes == sum(int(tensor.n_bytes) for tensor in reader.tensors)
+
+
+def test_a_whole_header_has_its_long_lists_too() -> None:
+    short, whole = read_header(bundled_model()), read_header(bundled_model(), whole=True)
+
+    tokens = whole.values["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, tuple) and len(tokens) == short.array_lengths["tokenizer.ggml.tokens"] == 1280
+    assert tokens[1271] == "<|eot_id|>" and "tokenizer.ggml.tokens" not in short.values
+    assert (whole.digest, whole.tensors) == (short.digest, short.tensors)
 
 
 def test_a_vocabulary_of_128k_tokens_is_read_in_a_tenth_of_a_second(tmp_path: Path) -> None:

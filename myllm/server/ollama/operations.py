@@ -1,0 +1,155 @@
+"""The Ollama dialect's part of the reference."""
+
+from __future__ import annotations
+
+from myllm.model_builder import BuildProgress
+from myllm.server.ollama.answers import (
+    ChatAnswer,
+    ChatChunk,
+    CloudStatus,
+    EmbedAnswer,
+    EmbeddingAnswer,
+    GenerateAnswer,
+    GenerateChunk,
+    ProgressAnswer,
+    RunningList,
+    ShowAnswer,
+    TagList,
+    VersionAnswer,
+)  # fmt: skip
+from myllm.server.ollama.bodies import (
+    ChatBody,
+    CopyBody,
+    CreateBody,
+    EmbedBody,
+    EmbeddingsBody,
+    GenerateBody,
+    NamedBody,
+    ShowBody,
+    TransferBody,
+)  # fmt: skip
+from myllm.server.operations import Operation
+from myllm.server.streaming import LINES
+
+TINY, SHORT = {"model": "tiny"}, {"num_predict": 16}
+RUNS = (
+    Operation(
+        "POST",
+        "/ollama/api/generate",
+        "The answer to a prompt",
+        "Streams unless `stream` is false. An empty prompt loads the model, and unloads it where `keep_alive` is 0.",
+        body=GenerateBody,
+        example=TINY | {"prompt": "Once upon a time", "options": SHORT},
+        answer=GenerateAnswer,
+        event=GenerateChunk | GenerateAnswer,
+        event_media=LINES,
+        errors=(400, 404, 504),
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/chat",
+        "The next message of a chat",
+        "Streams unless `stream` is false. No messages load the model, and unload it where `keep_alive` is 0.",
+        body=ChatBody,
+        example=TINY | {"messages": [{"role": "user", "content": "Hello!"}], "options": SHORT},
+        answer=ChatAnswer,
+        event=ChatChunk | ChatAnswer,
+        event_media=LINES,
+        errors=(400, 404, 504),
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/embed",
+        "Vectors of texts",
+        "L2-normalised. No input loads the model.",
+        body=EmbedBody,
+        example=TINY | {"input": ["Hello!", "Hi!"]},
+        answer=EmbedAnswer,
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/embeddings",
+        "The vector of one text, as it was before",
+        body=EmbeddingsBody,
+        example=TINY | {"prompt": "Hello!"},
+        answer=EmbeddingAnswer,
+    ),
+)
+MODELS = (
+    Operation("GET", "/ollama/api/tags", "The installed models", "Newest first.", answer=TagList, errors=()),
+    Operation("GET", "/ollama/api/ps", "The loaded models", "The longest to stay first.", answer=RunningList, errors=()),
+    Operation("POST", "/ollama/api/show", "What a model is", body=ShowBody, example=TINY, answer=ShowAnswer),
+    Operation(
+        "POST",
+        "/ollama/api/pull",
+        "Fetch a model",
+        "From the Hub: a name of the catalogue, or `hf.co/ORG/REPO:QUANT`. Streams unless `stream` is false.",
+        body=TransferBody,
+        example=TINY,
+        answer=ProgressAnswer,
+        event=ProgressAnswer,
+        event_media=LINES,
+        errors=(400, 404, 409, 502, 507),
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/push",
+        "A push, which is refused",
+        "There is no registry to push to.",
+        body=TransferBody,
+        example=TINY,
+        answer=ProgressAnswer,
+        errors=(400, 404),
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/create",
+        "Make a model",
+        "Of an installed one, or of files that were uploaded as blobs. Streams unless `stream` is false.",
+        body=CreateBody,
+        example={"model": "pirate", "from": "tiny", "system": "Speak like a pirate."},
+        answer=BuildProgress,
+        event=BuildProgress,
+        event_media=LINES,
+        errors=(400, 404, 409, 507),
+    ),
+    Operation(
+        "POST",
+        "/ollama/api/copy",
+        "Another name for a model",
+        "The answer is empty.",
+        body=CopyBody,
+        example={"source": "tiny", "destination": "mine"},
+        errors=(400, 404, 409),
+    ),
+    Operation(
+        "DELETE",
+        "/ollama/api/delete",
+        "Remove a model",
+        "The answer is empty.",
+        body=NamedBody,
+        example={"model": "mine"},
+        errors=(400, 404, 409),
+    ),
+    Operation("HEAD", "/ollama/api/blobs/{digest}", "Whether a file was uploaded", errors=(400, 404)),
+    Operation(
+        "POST",
+        "/ollama/api/blobs/{digest}",
+        "Upload a file",
+        "The file itself, under the SHA-256 of its content. 200 where it is here already. The answer is empty.",
+        body=bytes,
+        is_body_required=False,
+        body_media="application/octet-stream",
+        status=201,
+        other_answers=((200, None),),
+        errors=(400, 507),
+    ),
+)
+SERVER = (
+    Operation("GET", "/ollama/", "That it runs", answer=str, media="text/plain", errors=(), is_public=True),
+    Operation("GET", "/ollama/api/version", "Whose API this is", "The version of Ollama.", answer=VersionAnswer, errors=(), is_public=True),
+    Operation("GET", "/ollama/api/status", "That there is no cloud behind it", answer=CloudStatus, errors=()),
+    Operation("POST", "/ollama/api/me", "That nobody is signed in", "There are no accounts.", status=401, errors=()),
+    Operation("POST", "/ollama/api/signout", "That nobody is signed in", "There are no accounts.", status=401, errors=()),
+)
+OPERATIONS: tuple[Operation, ...] = (*RUNS, *MODELS, *SERVER)
