@@ -27,8 +27,8 @@ class TokenBudget(Protocol):
     at once cannot outrun the limit together.
     """
 
-    async def reserve(self, num_tokens: int) -> Reservation:
-        """Take these tokens. Raises RateLimited where the minute has no room for them."""
+    async def reserve(self, at_least: int, at_most: int | None = None) -> Reservation:
+        """Take as many tokens as there are, up to `at_most` (None: `at_least`). Raises RateLimited where there are too few."""
 
     async def settle(self, reservations: Sequence[Reservation], num_used: int) -> None:
         """Give back what was reserved and not used, as far as its minute still lasts; done also if the caller is cancelled."""

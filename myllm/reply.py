@@ -6,14 +6,39 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from myllm.errors import WorkerDied
+from myllm.errors import MyLLMError, WorkerDied
 from myllm.spending import Spending
-from myllm.types import Delta, Event, Finished, FinishReason, PromptLogprobs, TextDelta, TokenLogprob, Usage
+from myllm.types import Delta, Event, Finished, FinishReason, Prompt, PromptLogprobs, Span, TextDelta, TokenLogprob, Usage
 from myllm.worker.handle import Generation
 
 log = logging.getLogger("myllm.service")
+
+
+@dataclass
+class Rendered:
+    """What became of a chat's messages in the prompt.
+
+    truncated_messages: how many of the history it left out. opens_thought: it ends inside a thought, where the text begins.
+    truncated_tokens: how many were cut out of what was left. prompt: what the worker was given.
+    """
+
+    truncated_messages: int = 0
+    opens_thought: bool = False
+    truncated_tokens: int = 0
+    prompt: Prompt | list[int] = ()
+
+
+@dataclass
+class Timing:
+    """When what happened to a reply, by `time.monotonic`: it was asked for, its model was there, its first and last token came."""
+
+    asked: float = 0.0
+    leased: float = 0.0
+    first: float = 0.0
+    ended: float = 0.0
 
 
 class Reply:
@@ -33,22 +58,30 @@ class Reply:
     ) -> None:
         self.model = model
         self.session_id: str | None = None
-        self.truncated_messages = 0
+        self.rendered = Rendered()
+        self.timing = Timing()
         self.unfilled_suffix: str | None = None  # asked for of a model that cannot fill in: the dialect's to append
         self.finish_reason: FinishReason | None = None
+        self.stop_string: str | None = None  # the one that ended it, where one did
         self.usage = Usage(generation.num_prompt_tokens)
         self.logprobs: list[TokenLogprob] = []
         self.prompt_logprobs: tuple[TokenLogprob, ...] = ()
-        self._generation = generation
+        self.is_free = False  # its request was refused
+        self.is_prompt_paid = False  # by another reply that has the same prompt, which is evaluated once
         self._restart = restart
         self._spending = spending
         self._pieces: list[str] = []
         self._is_streamed = True
         self._on_end: Callable[[], Awaitable[None]] | None = None
+        self._follow(generation)
 
     def on_end(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Await this once the last token is there, before the last events are handed out."""
         self._on_end = callback
+
+    @property
+    def truncated_messages(self) -> int:
+        return self.rendered.truncated_messages
 
     @property
     def text(self) -> str:
@@ -61,16 +94,20 @@ class Reply:
             return self.usage
         return Usage(self.usage.prompt_tokens, self._generation.num_deltas)
 
+    @property
+    def num_paid(self) -> int:
+        """The tokens that its caller is charged for."""
+        if self.is_free:
+            return 0
+        return self.usage_so_far.total_tokens - (self.usage.prompt_tokens if self.is_prompt_paid else 0)
+
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
         while self.finish_reason is None:
             try:
                 async for deltas in self._generation:
                     events = self._events(deltas)
-                    if self.finish_reason is not None:
-                        if self._on_end is not None:
-                            await self._on_end()
-                    elif self._spending.is_counted:
-                        await self._spending.cover(self.usage_so_far.total_tokens)
+                    if self.finish_reason is not None and self._on_end is not None:
+                        await self._on_end()
                     yield events
             except WorkerDied as death:
                 if self._restart is None or (self._pieces and self._is_streamed):
@@ -79,7 +116,14 @@ class Reply:
                 restart, self._restart = self._restart, None
                 self._pieces.clear()
                 self.logprobs.clear()
-                self._generation = await restart()
+                self._follow(await restart())
+
+    async def token_ids(self) -> list[int]:
+        """The tokens of the prompt and of the text so far, which is tokenised anew."""
+        prompt, answer = self.rendered.prompt, Span(self.text, is_literal=True)
+        if isinstance(prompt, tuple):
+            return await self._generation.worker.tokenize((*prompt, answer))
+        return [*prompt, *await self._generation.worker.tokenize((answer,), add_special=False)]
 
     async def finish(self) -> Finished:
         """Run to the end without streaming."""
@@ -88,6 +132,20 @@ class Reply:
             pass
         assert self.finish_reason is not None
         return Finished(self.finish_reason, self.usage)
+
+    def _follow(self, generation: Generation) -> None:
+        """Read this one. Its tokens are paid as they come, not as they are read: the worker does not wait for a slow reader."""
+        self._generation = generation
+
+        def grow() -> None:
+            self._spending.grow(generation.num_prompt_tokens + generation.num_deltas, refuse)
+
+        def refuse(error: MyLLMError) -> None:
+            generation.cancel()
+            generation.fail(error)
+
+        if self._spending.is_counted:
+            generation.on_delta = grow
 
     def _events(self, deltas: list[Delta]) -> list[Event]:
         events: list[Event] = []
@@ -101,6 +159,8 @@ class Reply:
                 events.append(TextDelta(delta.text, delta.logprobs))
             if delta.finish is not None:
                 self.finish_reason, self.usage = delta.finish, delta.usage or self.usage
+                self.timing.first, self.timing.ended = self._generation.first_at, self._generation.last_at
+                self.stop_string = delta.stop_string
                 events.append(Finished(self.finish_reason, self.usage))
         return events
 
@@ -161,9 +221,19 @@ class Choices:
 
 @asynccontextmanager
 async def together(opens: Sequence[Callable[[], AbstractAsyncContextManager[Reply]]]) -> AsyncIterator[Choices]:
-    """All of these replies at once; where one is refused, none runs."""
+    """All of these replies at once; where one is refused, none runs and none is paid."""
+    replies: list[Reply] = []
     async with AsyncExitStack() as stack:
-        yield Choices([await stack.enter_async_context(open()) for open in opens])
+        try:
+            for open in opens:
+                reply = await stack.enter_async_context(open())
+                reply.is_prompt_paid = bool(replies and reply.rendered.prompt) and replies[-1].rendered.prompt == reply.rendered.prompt
+                replies.append(reply)
+        except MyLLMError:
+            for reply in replies:
+                reply.is_free = True
+            raise
+        yield Choices(replies)
 
 
 async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -10,46 +10,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from myllm.caller import ANYBODY, Caller
+from myllm.caller import Caller
 from myllm.chat.library import TemplateLibrary
-from myllm.chat.template import ChatTemplate
-from myllm.chat.trimming import drop_oldest, droppable
 from myllm.config import Settings
-from myllm.errors import GenerationTimeout, InvalidRequest, UnsupportedByModel, WorkerDied
+from myllm.context_window import Window, shortened_input
+from myllm.errors import GenerationTimeout, InvalidRequest, WorkerDied
 from myllm.loaded_model import ModelLease
-from myllm.manager import ModelManager
-from myllm.reply import Reply
-from myllm.sessions import Session, SessionInfo, SessionStore
+from myllm.manager import NO_OPTIONS, ModelManager
+from myllm.prompting import Prompter
+from myllm.reply import Rendered, Reply, Timing
+from myllm.sessions import NewResponse, Session, SessionInfo, SessionStore, StoredResponse
 from myllm.spending import Spending
 from myllm.store.catalog import BUNDLED_NAME
 from myllm.store.pull import Puller
 from myllm.store.pull_task import PullTask
 from myllm.store.store import InstalledModel, Store
-from myllm.types import ChatRequest, CompletionRequest, FinishReason, Message, Prompt, SamplingParams, Span
-from myllm.worker.handle import Generation, Worker
+from myllm.types import ChatRequest, CompletionRequest, FinishReason, Message, SamplingParams, Span
+from myllm.worker.handle import Generation
 
 log = logging.getLogger("myllm.service")
 
 T = TypeVar("T")
 Start = Callable[[ModelLease], Awaitable[Generation]]
-ANSWER_SHARE = 4  # a trimmed history leaves at least a quarter of the context for the answer
+MOST_AROUND = 3  # tokens: one before a text, one behind it, one where two that are counted together would be one
 
 
 @dataclass(frozen=True)
 class Embeddings:
+    """load_s: how long the model was waited for."""
+
     model: str
     vectors: list[npt.NDArray[np.float32]]
     num_tokens: int
+    load_s: float
 
 
 @dataclass(frozen=True)
@@ -69,80 +72,113 @@ class Service:
         self.store = store
         self.sessions = sessions
         self.manager = manager
-        self.library = library
-        self._templates: WeakKeyDictionary[Worker, ChatTemplate] = WeakKeyDictionary()
+        self.prompter = Prompter(settings, library)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def chat(self, request: ChatRequest, caller: Caller = ANYBODY) -> AsyncIterator[Reply]:
+    async def chat(self, request: ChatRequest, caller: Caller) -> AsyncIterator[Reply]:
         """A chat; with `uses_session` its history is the session's, and both sides of the turn are stored in it."""
+        rendered: list[Rendered] = []
         if not request.uses_session:
-            async with self._reply(request, caller, self._chat_start(request, request.messages)) as reply:
+            async with self._reply(request, caller, self._chat_start(request, request.messages, rendered)) as reply:
+                reply.rendered = rendered[-1]
                 yield reply
             return
         session_id = self.sessions.new_id() if request.session_id is None else request.session_id
         self.sessions.check_id(session_id)
         async with self._turn(session_id):
             history = await asyncio.to_thread(self.sessions.preview, session_id, request.messages, caller.owner)
-            trimmed = _Trimmed()
-            async with self._reply(request, caller, self._chat_start(request, history, trimmed)) as reply:
-                reply.session_id, reply.truncated_messages = session_id, trimmed.num_messages
+            async with self._reply(request, caller, self._chat_start(request, history, rendered)) as reply:
+                reply.session_id, reply.rendered = session_id, rendered[-1]
                 async with self._stored(session_id, request, reply, caller.owner):
                     yield reply
 
     @asynccontextmanager
-    async def complete(self, request: CompletionRequest, caller: Caller = ANYBODY) -> AsyncIterator[Reply]:
+    async def complete(self, request: CompletionRequest, caller: Caller) -> AsyncIterator[Reply]:
         """The continuation of a text or of token ids, or what fills the gap between it and the suffix."""
         prompt = (Span(request.prompt),) if isinstance(request.prompt, str) else list(request.prompt)
         unfilled = request.suffix
+        rendered = Rendered(prompt=prompt)
 
         async def start(lease: ModelLease) -> Generation:
             nonlocal unfilled
             sampling = self._sampling(lease, request.sampling)
-            if request.suffix is None or not lease.worker.info.can_fill_in:
-                return await lease.worker.generate(prompt, sampling)
-            unfilled = None
-            return await lease.worker.generate(prompt, sampling, suffix=request.suffix)
+            window = Window.of(lease.worker, request.context_size)
+            if request.suffix is not None and lease.worker.info.can_fill_in:
+                unfilled = None
+                bounded = sampling if window.is_whole else window.bounded(sampling, await _num_tokens_around(lease, request))
+                return await lease.worker.generate(prompt, bounded, suffix=request.suffix)
+            fitted = await window.fit(prompt, sampling, num_keep=request.num_keep)
+            rendered.truncated_tokens, rendered.prompt = fitted.num_cut, fitted.prompt
+            return await lease.worker.generate(fitted.prompt, fitted.sampling)
 
         async with self._reply(request, caller, start) as reply:
-            reply.unfilled_suffix = unfilled
+            reply.unfilled_suffix, reply.rendered = unfilled, rendered
             yield reply
 
     async def embed(
-        self, model: str, inputs: Sequence[str | list[int]], caller: Caller = ANYBODY, *, dimensions: int | None = None
+        self,
+        model: str,
+        inputs: Sequence[str | list[int]],
+        caller: Caller,
+        *,
+        dimensions: int | None = None,
+        context_size: int | None = None,
+        may_cut: bool = False,
+        keep_alive_s: float | None = None,
+        engine: Mapping[str, Any] = NO_OPTIONS,
     ) -> Embeddings:
-        """One L2-normalised vector an input, in order; `dimensions` keeps so many and normalises anew."""
+        """One L2-normalised vector an input, in order; `dimensions` keeps so many and normalises anew.
+
+        context_size: tokens that an input may have, if fewer than the model's. may_cut: one that has more loses its end and is
+        not refused. engine: as in CompletionRequest.
+        """
+        asked = time.monotonic()
 
         async def work(lease: ModelLease) -> Embeddings:
+            load_s = time.monotonic() - asked
             length = lease.worker.info.embedding_length
             if dimensions is not None and dimensions > length:
                 raise InvalidRequest(f"'dimensions' takes 1 to {length:,}, what model '{lease.name}' has", param="dimensions")
-            vectors, num_tokens = await lease.worker.embed(list(inputs))
-            return Embeddings(lease.name, [_shortened(vector, dimensions) for vector in vectors], num_tokens)
+            taken = await _taken(lease, inputs, context_size, may_cut)
+            if spending.is_counted:
+                await spending.begin(await _num_tokens(lease, taken))
+            vectors, num_tokens = await lease.worker.embed(taken)
+            return Embeddings(lease.name, [_shortened(vector, dimensions) for vector in vectors], num_tokens, load_s)
 
-        async with _spending(caller, inputs) as spent:
-            embeddings = await self._on_worker(model, work)
-            spent(embeddings.num_tokens)
+        async with Spending(caller.budget) as spending:
+            embeddings = await self._on_worker(model, work, keep_alive_s, engine)
+            spending.num_used = embeddings.num_tokens
         return embeddings
 
-    async def rank(self, model: str, query: str, documents: Sequence[str], caller: Caller = ANYBODY) -> Ranking:
+    async def rank(self, model: str, query: str, documents: Sequence[str], caller: Caller) -> Ranking:
         """How well each document answers the query, as the model scores it. Raises UnsupportedByModel."""
 
         async def work(lease: ModelLease) -> Ranking:
+            if spending.is_counted:
+                await spending.begin(await _num_tokens(lease, documents) + len(documents) * await _num_tokens(lease, [query]))
             scores, num_tokens = await lease.worker.rank(query, list(documents))
             return Ranking(lease.name, scores, num_tokens)
 
-        async with _spending(caller, [query, *documents]) as spent:
+        async with Spending(caller.budget) as spending:
             ranking = await self._on_worker(model, work)
-            spent(ranking.num_tokens)
+            spending.num_used = ranking.num_tokens
         return ranking
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """How many tokens the chat's prompt has, template included."""
 
         async def work(lease: ModelLease) -> int:
-            prompt = await self._render(self._template(lease), request, request.messages)
+            prompt = await self.prompter.render(lease, request, request.messages)
             return len(await lease.worker.tokenize(prompt))
+
+        return await self._on_worker(request.model, work)
+
+    async def render(self, request: ChatRequest) -> str:
+        """The chat's prompt as text, whole."""
+
+        async def work(lease: ModelLease) -> str:
+            return "".join(span.text for span in await self.prompter.render(lease, request, request.messages))
 
         return await self._on_worker(request.model, work)
 
@@ -153,14 +189,20 @@ class Service:
     async def detokenize(self, model: str, token_ids: list[int]) -> str:
         return await self._on_worker(model, lambda lease: lease.worker.detokenize(token_ids))
 
-    async def _on_worker(self, model: str, work: Callable[[ModelLease], Awaitable[T]]) -> T:
+    async def _on_worker(
+        self,
+        model: str,
+        work: Callable[[ModelLease], Awaitable[T]],
+        keep_alive_s: float | None = None,
+        engine: Mapping[str, Any] = NO_OPTIONS,
+    ) -> T:
         """What `work` makes of the model; once more on a new worker if the first one dies over it."""
         try:
-            async with self.manager.lease(model) as lease:
+            async with self.manager.lease(model, keep_alive_s, engine) as lease:
                 return await work(lease)
         except WorkerDied as death:
             log.warning("%s; trying once more", death.message)
-        async with self.manager.lease(model) as lease:
+        async with self.manager.lease(model, keep_alive_s, engine) as lease:
             return await work(lease)
 
     async def list_models(self) -> list[InstalledModel]:
@@ -195,25 +237,35 @@ class Service:
 
     def template_name(self, installed: InstalledModel) -> str | None:
         """What the model's chat template will be called; None where it cannot chat."""
-        override = self._template_override(installed)
-        if override is not None:
-            return override.name if isinstance(override, Path) else override
-        return "gguf" if installed.metadata.chat_template else None
+        return self.prompter.template_name(installed)
 
-    async def list_sessions(self, limit: int, offset: int, caller: Caller = ANYBODY) -> list[SessionInfo]:
+    async def list_sessions(self, limit: int, offset: int, caller: Caller) -> list[SessionInfo]:
         return list(await asyncio.to_thread(self.sessions.list, limit, offset, caller.owner))
 
-    async def get_session(self, session_id: str, caller: Caller = ANYBODY) -> Session:
+    async def get_session(self, session_id: str, caller: Caller) -> Session:
         return await asyncio.to_thread(self.sessions.get, session_id, caller.owner)
 
-    async def rename_session(self, session_id: str, title: str, caller: Caller = ANYBODY) -> SessionInfo:
+    async def rename_session(self, session_id: str, title: str, caller: Caller) -> SessionInfo:
         return await asyncio.to_thread(self.sessions.set_title, session_id, title, caller.owner)
 
-    async def delete_session(self, session_id: str, caller: Caller = ANYBODY) -> None:
+    async def delete_session(self, session_id: str, caller: Caller) -> None:
         await asyncio.to_thread(self.sessions.delete, session_id, caller.owner)
 
-    async def fork_session(self, session_id: str, at: int | None, caller: Caller = ANYBODY) -> SessionInfo:
+    async def fork_session(self, session_id: str, at: int | None, caller: Caller) -> SessionInfo:
         return await asyncio.to_thread(self.sessions.fork, session_id, at, caller.owner)
+
+    async def get_response(self, response_id: str, caller: Caller) -> StoredResponse:
+        return await asyncio.to_thread(self.sessions.get_response, response_id, caller.owner)
+
+    async def add_response(self, response: NewResponse, session_id: str | None, caller: Caller) -> str | None:
+        """Store it in the session of the previous one, whose id is given; in a fork of that while a request is at work in it."""
+        if session_id is None or self._turns.setdefault(session_id, asyncio.Lock()).locked():
+            return await asyncio.to_thread(self.sessions.add_response, response, caller.owner, may_go_on=False)
+        async with self._turn(session_id):
+            return await asyncio.to_thread(self.sessions.add_response, response, caller.owner)
+
+    async def delete_response(self, response_id: str, caller: Caller) -> None:
+        await asyncio.to_thread(self.sessions.delete_response, response_id, caller.owner)
 
     async def close(self) -> None:
         """End the workers and close the database."""
@@ -223,17 +275,19 @@ class Service:
     @asynccontextmanager
     async def _reply(self, request: ChatRequest | CompletionRequest, caller: Caller, start: Start) -> AsyncIterator[Reply]:
         """A started generation with its lease; `start` runs again, on a new worker, if the first one dies unseen."""
-        spending = Spending(caller.budget, request.sampling.get("max_tokens"))
-        async with AsyncExitStack() as stack:
+        timing, max_tokens = Timing(asked=time.monotonic()), request.sampling.get("max_tokens")
+        async with Spending(caller.budget) as spending, AsyncExitStack() as stack:
 
             async def begin() -> Generation:
                 await stack.aclose()
-                lease = await stack.enter_async_context(self.manager.lease(request.model, request.keep_alive_s))
+                lease = await stack.enter_async_context(self.manager.lease(request.model, request.keep_alive_s, request.engine))
+                timing.leased = time.monotonic()
                 generation = await start(lease)
                 stack.callback(generation.cancel)
                 stack.callback(self._limit(generation).cancel)
                 names.append(lease.name)
-                await spending.begin(generation.num_prompt_tokens)
+                num_prompt_tokens = generation.num_prompt_tokens
+                await spending.begin(num_prompt_tokens, max_tokens, lease.worker.info.context_length - num_prompt_tokens)
                 return generation
 
             names: list[str] = []
@@ -244,78 +298,25 @@ class Service:
                 log.warning("%s; trying once more", death.message)
                 generation, restart = await begin(), None
             reply = Reply(names[-1], generation, restart, spending)
+            reply.timing = timing
             try:
                 yield reply
             finally:
-                await asyncio.shield(spending.settle(reply.usage_so_far))
+                spending.num_used = reply.num_paid
 
     def _limit(self, generation: Generation) -> asyncio.TimerHandle:
         limit_s = self.settings.request_timeout
         error = GenerationTimeout(f"the answer was not finished after {limit_s:g} s; raise request_timeout or lower max_tokens")
         return asyncio.get_running_loop().call_later(min(limit_s, 1e8), generation.fail, error)
 
-    def _chat_start(self, request: ChatRequest, messages: tuple[Message, ...], trimmed: _Trimmed | None = None) -> Start:
+    def _chat_start(self, request: ChatRequest, messages: tuple[Message, ...], rendered: list[Rendered]) -> Start:
         async def start(lease: ModelLease) -> Generation:
             sampling = self._sampling(lease, request.sampling)
-            template = self._template(lease)
-            if trimmed is None:
-                prompt = await self._render(template, request, messages)
-            else:
-                prompt, trimmed.num_messages = await self._fit(lease.worker, template, messages, request, sampling)
-            return await lease.worker.generate(prompt, sampling)
+            fitted, told = await self.prompter.prompt(lease, request, messages, sampling)
+            rendered[:] = [told]
+            return await lease.worker.generate(fitted.prompt, fitted.sampling)
 
         return start
-
-    @staticmethod
-    async def _render(template: ChatTemplate, request: ChatRequest, messages: tuple[Message, ...]) -> Prompt:
-        return await asyncio.to_thread(template.render, messages, think=request.think, extra=request.template_kwargs)
-
-    async def _fit(
-        self, worker: Worker, template: ChatTemplate, history: tuple[Message, ...], request: ChatRequest, sampling: SamplingParams
-    ) -> tuple[Prompt, int]:
-        """The prompt of the longest end of the history that leaves room for an answer, and how many messages it lost."""
-        context = worker.info.context_length
-        room = context - min(sampling.max_tokens or context, context // ANSWER_SHARE)
-
-        async def attempt(num_dropped: int) -> tuple[Prompt, bool]:
-            prompt = await self._render(template, request, drop_oldest(history, num_dropped))
-            if sum(len(span.text.encode(errors="replace")) for span in prompt) < room:
-                return prompt, True  # a token is at least one byte
-            return prompt, len(await worker.tokenize(prompt)) <= room
-
-        prompt, fits = await attempt(0)
-        if fits:
-            return prompt, 0
-        choices = droppable(history)
-        low, high, best = 0, len(choices) - 1, (prompt, 0)
-        while low <= high:  # the fewest dropped messages that fit; what fits with n dropped fits with more
-            middle = (low + high) // 2
-            prompt, fits = await attempt(choices[middle])
-            if fits or middle == len(choices) - 1:
-                best = (prompt, choices[middle])
-            low, high = (low, middle - 1) if fits else (middle + 1, high)
-        return best
-
-    def _template_override(self, installed: InstalledModel) -> str | Path | None:
-        """A packaged template's name, or the operator's file: only the settings may name a file."""
-        written = self.settings.template(installed.name)
-        if written and ("/" in written or written.endswith(".jinja")):
-            return Path(written).expanduser()
-        return written or installed.template
-
-    def _template(self, lease: ModelLease) -> ChatTemplate:
-        """The model's template, compiled once a worker. Raises TemplateFailed."""
-        template = self._templates.get(lease.worker)
-        if template is None:
-            info = lease.worker.info
-            if not info.can_generate:
-                raise UnsupportedByModel(f"model '{lease.name}' makes embeddings and cannot chat", param="model")
-            source, name = self.library.choose(self._template_override(lease.installed), info.chat_template)
-            template = ChatTemplate(
-                source, name=name, bos_token=info.bos_token, eos_token=info.eos_token, control_tokens=info.control_tokens
-            )
-            self._templates[lease.worker] = template
-        return template
 
     def sampling_defaults(self, installed: InstalledModel) -> dict[str, Any]:
         """What the model's file, its alias and the settings say, the later over the earlier."""
@@ -359,28 +360,26 @@ class Service:
             await asyncio.shield(asyncio.ensure_future(save()))
 
 
-class _Trimmed:
-    num_messages = 0
+async def _num_tokens(lease: ModelLease, inputs: Sequence[str | list[int]]) -> int:
+    """What a worker will count of these inputs, or a little more: each has tokens around it that a vocabulary wants."""
+    texts = tuple(Span(each, is_literal=True) for each in inputs if isinstance(each, str))
+    num_in_texts = len(await lease.worker.tokenize(texts, add_special=False)) if texts else 0
+    return num_in_texts + sum(len(each) for each in inputs if not isinstance(each, str)) + MOST_AROUND * len(inputs)
 
 
-@asynccontextmanager
-async def _spending(caller: Caller, inputs: Sequence[str | list[int]]) -> AsyncIterator[Callable[[int], None]]:
-    """Tokens of a request that generates nothing: an estimate is reserved, what it is told were really used is settled."""
-    estimate = sum(len(each) if isinstance(each, list) else len(each.encode(errors="replace")) // 3 + 2 for each in inputs)
-    used = 0
+async def _num_tokens_around(lease: ModelLease, request: CompletionRequest) -> int:
+    """What a gap has on both sides, and the tokens that say which side is which."""
+    spans = [Span(text, is_literal=True) for text in (request.prompt, request.suffix) if isinstance(text, str)]
+    return len(await lease.worker.tokenize(tuple(spans))) + (len(request.prompt) if not isinstance(request.prompt, str) else 0) + 3
 
-    def spent(num_tokens: int) -> None:
-        nonlocal used
-        used = num_tokens
 
-    if caller.budget is None:
-        yield spent
-        return
-    await caller.budget.reserve(estimate)
-    try:
-        yield spent
-    finally:
-        await asyncio.shield(caller.budget.settle(estimate, used))
+async def _taken(lease: ModelLease, inputs: Sequence[str | list[int]], context_size: int | None, may_cut: bool) -> list[str | list[int]]:
+    """The inputs, each as long as it may be; what the model itself does not take is for the worker to refuse."""
+    trained = lease.installed.metadata.context_length
+    longest = min(context_size or trained, trained) if trained else context_size
+    if longest is None or not (may_cut or context_size):
+        return list(inputs)
+    return [await shortened_input(lease.worker, each, longest, may_cut=may_cut) if isinstance(each, str) else each for each in inputs]
 
 
 def _shortened(vector: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:

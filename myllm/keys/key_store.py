@@ -38,6 +38,7 @@ class KeyStore:
         self.path = path
         self._clock = clock
         self._db = connect(path)
+        self._identity = _identity(path)
         self._lock = threading.Lock()
         self._num_changes = 0
         self._is_closed = False
@@ -80,7 +81,12 @@ class KeyStore:
             self._num_changes += 1
 
     def version(self) -> tuple[int, int]:
-        """Another value than before where keys may have changed, through this store or another process."""
+        """Another value than before where keys may have changed, through this store or another process.
+
+        Raises Unavailable where the file that is open here is no longer the one at the path: what it is told, nobody else learns.
+        """
+        if _identity(self.path) != self._identity:
+            raise Unavailable(f"{self.path} was removed or replaced while it was in use; restart the server to use what is there now")
         with self._transaction(None):
             (by_others,) = self._db.execute("PRAGMA data_version").fetchone()
         return by_others, self._num_changes
@@ -98,12 +104,12 @@ class KeyStore:
             self._db.execute(_UPDATE_REQUESTS, (now, *account.minute, *account.day, key_id))
         return account.standing(now)
 
-    def reserve_tokens(self, key_id: int, num_tokens: int) -> Reservation:
-        """Take tokens of the minute. Raises RateLimited."""
+    def reserve_tokens(self, key_id: int, at_least: int, at_most: int | None = None) -> Reservation:
+        """Take as many tokens as the minute has, up to `at_most` (None: `at_least`). Raises RateLimited."""
         with self._transaction("IMMEDIATE"):
-            account = self._account(key_id).with_tokens(num_tokens, self._clock())
+            account, reservation = self._account(key_id).with_tokens(at_least, self._clock(), at_most)
             self._store_tokens(key_id, account.tokens)
-        return Reservation(account.tokens.began_at, num_tokens)
+        return reservation
 
     def settle_tokens(self, key_id: int, reservations: Sequence[Reservation], num_used: int) -> None:
         """Correct what was reserved to what was used."""
@@ -137,3 +143,12 @@ class KeyStore:
                 raise Unavailable(f"the key file cannot be used now: {exc}; try again", retry_after_s=1) from exc
             except sqlite3.DatabaseError as exc:
                 raise MyLLMError(f"the key file {self.path.name} is damaged: {exc}; restore it or move it away") from exc
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -79,23 +79,25 @@ class Account:
             )
         return replace(self, minute=minute.plus(1), day=day.plus(1))
 
-    def with_tokens(self, num_tokens: int, now: float) -> Account:
-        """Raises RateLimited where the minute has no room for so many."""
+    def with_tokens(self, at_least: int, now: float, at_most: int | None = None) -> tuple[Account, Reservation]:
+        """As many as the minute has left, up to `at_most` (None: `at_least`). Raises RateLimited where that is too few."""
         tokens = self.tokens.at(now, MINUTE_S)
         wait_s = _seconds(tokens.began_at + MINUTE_S - now)
-        if num_tokens > self.tpm:
+        left = max(self.tpm - tokens.used, 0)
+        if at_least > self.tpm:
             raise RateLimited(
-                f"this takes up to {num_tokens:,} tokens and key '{self.name}' has {self.tpm:,} a minute, so it will never fit; "
+                f"this needs {at_least:,} tokens and key '{self.name}' has {self.tpm:,} a minute, so it will never fit; "
                 "lower max_tokens or shorten the prompt",
                 retry_after_s=wait_s,
             )
-        if tokens.used + num_tokens > self.tpm:
+        if at_least > left:
             raise RateLimited(
-                f"this takes up to {num_tokens:,} tokens and key '{self.name}' has {max(self.tpm - tokens.used, 0):,} left of its "
-                f"{self.tpm:,} of the minute; the next minute begins in {wait_s} s",
+                f"this needs {at_least:,} tokens and key '{self.name}' has {left:,} left of its {self.tpm:,} of the minute; "
+                f"the next minute begins in {wait_s} s",
                 retry_after_s=wait_s,
             )
-        return replace(self, tokens=tokens.plus(num_tokens))
+        taken = min(at_least if at_most is None else at_most, left)
+        return replace(self, tokens=tokens.plus(taken)), Reservation(tokens.began_at, taken)
 
     def with_settled(self, reservations: Sequence[Reservation], num_used: int, now: float) -> Account:
         """What was reserved of the present minute and not used is free again; of one that is over nothing is left to free.

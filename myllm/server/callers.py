@@ -7,6 +7,8 @@ from starlette.requests import HTTPConnection
 from myllm.caller import ANYBODY, Caller
 from myllm.errors import InsufficientScope
 
+SHORTEST_STAY_S = 1.0
+
 
 def caller_of(connection: HTTPConnection) -> Caller:
     """The key's owner; ANYBODY while no key is configured."""
@@ -21,3 +23,19 @@ def require_admin(connection: HTTPConnection, what: str) -> None:
         raise InsufficientScope(
             f"the key '{caller.name}' has the scope '{caller.scope}' and may not {what}; that takes a key of scope 'admin'"
         )
+
+
+def check_keep_alive(connection: HTTPConnection, keep_alive_s: float | None) -> None:
+    """A request that leaves its model no time to stay unloads it. Raises InsufficientScope where the key may not."""
+    if keep_alive_s is not None and keep_alive_s < SHORTEST_STAY_S:
+        require_admin(connection, "unload models, as 'keep_alive' of less than a second does")
+
+
+async def count_request(connection: HTTPConnection) -> None:
+    """Count one more request of this key: a WebSocket's message, after the handshake, which counts for none.
+
+    Raises RateLimited or QuotaExceeded, and Unauthorized once the key is revoked.
+    """
+    count = connection.scope.get("count_request")
+    if count is not None:
+        await count()

@@ -27,7 +27,7 @@ def allowed_origins(settings: Settings) -> re.Pattern[str]:
     if "*" in settings.cors_origins:
         return re.compile(".*")
     given = [re.escape(origin.rstrip("/")).replace(r"\*", "[^/]*") for origin in settings.cors_origins]
-    return re.compile("|".join([LOCAL_ORIGIN, *given]), re.IGNORECASE)
+    return re.compile(f"(?i:{'|'.join([LOCAL_ORIGIN, *given])})")  # in the pattern itself, for CORS reads that alone
 
 
 def is_loopback(host: str) -> bool:

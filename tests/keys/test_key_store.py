@@ -11,7 +11,7 @@ import pytest
 from keys.clock import NOON, Clock
 
 from myllm.errors import Conflict, InvalidRequest, MyLLMError, NotFound, QuotaExceeded, RateLimited, Unauthorized, Unavailable
-from myllm.keys import Key, KeyStore, Standing
+from myllm.keys import Key, Keyring, KeyStore, Standing
 
 
 def test_a_created_key_is_found_by_its_secret_with_all_that_was_said(store: KeyStore) -> None:
@@ -251,3 +251,15 @@ def test_a_damaged_file_is_told(store: KeyStore, path: Path, make: Callable[...,
 
         with pytest.raises(MyLLMError, match="damaged"):
             other.list()
+
+
+def test_a_damaged_file_is_an_error_and_not_a_file_without_keys(path: Path) -> None:
+    """A server that took it for one would be open to everybody."""
+    with closing(KeyStore(path)) as store:
+        store.create("alice")
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    path.write_bytes(damaged)
+
+    with closing(KeyStore(path)) as store, pytest.raises(MyLLMError, match=r"keys\.db is damaged"):
+        Keyring(store)

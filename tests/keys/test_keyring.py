@@ -11,8 +11,8 @@ import pytest
 from keys.clock import NOON, Clock
 
 from myllm.caller import Caller, Reservation
-from myllm.errors import RateLimited, Unauthorized
-from myllm.keys import Key, Keyring, KeyStore, Standing, find, keyring as module
+from myllm.errors import RateLimited, Unauthorized, Unavailable
+from myllm.keys import Key, Keyring, KeyStore, Standing, find, keyring as module, schema
 from myllm.keys.keyring import LOOK_AGAIN_S
 
 
@@ -243,3 +243,98 @@ def test_closing_waits_for_what_was_asked(store: KeyStore, path: Path, clock: Cl
 
     with closing(KeyStore(path, clock)) as again:
         again.reserve_tokens(key.id, 100)
+
+
+def test_all_who_ask_while_the_keys_are_read_again_are_told_the_new_ones(
+    pass_a_second: Callable[[], None], store: KeyStore, path: Path
+) -> None:
+    """Of a burst only the first request waited for the look; the others were refused with a key that was seconds old."""
+
+    async def ask(ring: Keyring) -> list[tuple[Key, ...]]:
+        return await asyncio.gather(*(ring.keys() for _ in range(10)))
+
+    with closing(Keyring(store, ["given"])) as ring, closing(KeyStore(path)) as other:
+        other.create("alice")
+        pass_a_second()
+
+        told = asyncio.run(ask(ring))
+
+    assert [[key.name for key in keys] for keys in told] == [["api_keys", "alice"]] * 10
+
+
+def test_of_many_that_wait_for_a_locked_file_each_is_refused_soon_and_not_one_after_the_other(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred requests waited for five seconds each, and the last one for eight minutes."""
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.1)
+    with closing(KeyStore(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other, closing(Keyring(store)) as ring:
+        store.create("alice", rpm=100)
+        (key,) = store.list()
+        other.execute("BEGIN IMMEDIATE")
+
+        async def ask() -> list[object]:
+            return await asyncio.gather(*(ring.take_request(key) for _ in range(20)), return_exceptions=True)
+
+        refusals = asyncio.run(ask())
+
+    told = [each.message for each in refusals if isinstance(each, Unavailable)]
+    assert len(told) == 20
+    assert sum("database is locked" in message for message in told) == 1
+
+
+def test_an_answer_that_cannot_be_charged_is_an_answer_all_the_same(
+    store: KeyStore, make: Callable[..., Key], caplog: pytest.LogCaptureFixture
+) -> None:
+    key = make(tpm=100)
+
+    async def spend(ring: Keyring) -> None:
+        budget = ring.caller(key).budget
+        assert budget is not None
+        reserved = await budget.reserve(10)
+        store.close()
+        await budget.settle([reserved], 7)
+
+    with closing(Keyring(store)) as ring:
+        asyncio.run(spend(ring))
+
+    assert "7 tokens were not settled" in caplog.text
+
+
+def test_a_file_that_is_taken_away_opens_the_server_to_nobody_and_is_told_once(
+    pass_a_second: Callable[[], None], store: KeyStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.create("alice")
+    with closing(Keyring(store)) as ring:
+        path.rename(path.with_name("elsewhere.db"))
+        seen = []
+        for _ in range(2):
+            pass_a_second()
+            seen.append(names(ring))
+        KeyStore(path).close()  # as any `myllm keys …` would make it anew, without keys
+        pass_a_second()
+        seen.append(names(ring))
+
+    assert seen == [["alice"]] * 3
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "was removed or replaced while it was in use; restart the server" in caplog.text
+
+
+def test_the_log_tells_when_the_last_key_goes_and_the_first_one_comes(
+    pass_a_second: Callable[[], None], store: KeyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    store.create("alice")
+    with closing(Keyring(store)) as ring:
+        for change in (
+            lambda: store.create("bob"),
+            lambda: store.revoke("alice"),
+            lambda: store.revoke("bob"),
+            lambda: store.create("eve"),
+        ):
+            change()
+            pass_a_second()
+            names(ring)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "everybody who reaches this server can use it" in caplog.messages[0]

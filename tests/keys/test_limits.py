@@ -75,45 +75,54 @@ def test_a_limit_of_0_is_none() -> None:
 
 
 def test_tokens_fit_to_the_last_one() -> None:
-    used = account(tpm=100).with_tokens(60, NOON).with_tokens(40, NOON + 30)
+    used = account(tpm=100).with_tokens(60, NOON)[0].with_tokens(40, NOON + 30)[0]
 
-    with pytest.raises(RateLimited, match=r"up to 1 tokens .* has 0 left of its 100 of the minute; .* in 20 s") as refused:
-        used.with_tokens(1, NOON + 40)
+    with pytest.raises(RateLimited, match=r"needs 1 tokens .* has 0 left of its 100 of the minute; .* in 20 s") as refused:
+        used.with_tokens(1, NOON + 40)[0]
     assert refused.value.retry_after_s == 20
-    assert used.with_tokens(100, NOON + MINUTE_S).tokens == Window(NOON + MINUTE_S, 100)
+    assert used.with_tokens(100, NOON + MINUTE_S)[0].tokens == Window(NOON + MINUTE_S, 100)
+
+
+@pytest.mark.parametrize(("at_least", "at_most", "taken"), [(10, 50, 50), (10, 100, 60), (60, 100, 60), (60, 60, 60), (10, None, 10)])
+def test_as_many_tokens_are_taken_as_there_are(at_least: int, at_most: int | None, taken: int) -> None:
+    used = account(tpm=100).with_tokens(40, NOON)[0]
+
+    after, reservation = used.with_tokens(at_least, NOON + 1, at_most)
+
+    assert (after.tokens, reservation) == (Window(NOON, 40 + taken), Reservation(NOON, taken))
 
 
 def test_what_can_never_fit_is_told_so() -> None:
     with pytest.raises(
-        RateLimited, match=r"up to 101 tokens and key 'alice' has 100 a minute, so it will never fit; lower max_tokens"
+        RateLimited, match=r"needs 101 tokens and key 'alice' has 100 a minute, so it will never fit; lower max_tokens"
     ) as refused:
-        account(tpm=100).with_tokens(101, NOON)
+        account(tpm=100).with_tokens(101, NOON)[0]
 
     assert refused.value.retry_after_s == 60
 
 
 def test_what_was_reserved_and_not_used_is_free_again() -> None:
-    used = account(tpm=100).with_tokens(100, NOON).with_settled([Reservation(NOON, 100)], 30, NOON + 5)
+    used = account(tpm=100).with_tokens(100, NOON)[0].with_settled([Reservation(NOON, 100)], 30, NOON + 5)
 
-    assert used.with_tokens(70, NOON + 6).tokens == Window(NOON, 100)
+    assert used.with_tokens(70, NOON + 6)[0].tokens == Window(NOON, 100)
 
 
 def test_a_settlement_after_the_minute_gives_nothing_to_the_next_one() -> None:
-    used = account(tpm=100).with_tokens(100, NOON).with_tokens(50, NOON + 61)
+    used = account(tpm=100).with_tokens(100, NOON)[0].with_tokens(50, NOON + 61)[0]
 
     assert used.with_settled([Reservation(NOON, 100)], 0, NOON + 62).tokens == Window(NOON + 61, 50)
     assert used.with_settled([Reservation(NOON + 61, 50)], 0, NOON + 62).tokens == Window(NOON + 61, 0)
 
 
 def test_of_reservations_of_two_minutes_only_the_present_ones_are_given_back() -> None:
-    used = account(tpm=100).with_tokens(50, NOON)
+    used = account(tpm=100).with_tokens(50, NOON)[0]
 
     assert used.with_settled([Reservation(NOON - 61, 80), Reservation(NOON, 20)], 85, NOON + 1).tokens == Window(NOON, 35)
     assert used.with_settled([Reservation(NOON - 61, 80), Reservation(NOON, 20)], 10, NOON + 1).tokens == Window(NOON, 30)
 
 
 def test_more_than_was_reserved_is_charged_to_the_minute_that_runs() -> None:
-    used = account(tpm=100).with_tokens(90, NOON)
+    used = account(tpm=100).with_tokens(90, NOON)[0]
 
     assert used.with_settled([Reservation(NOON, 90)], 120, NOON + 1).tokens == Window(NOON, 120)
     assert used.with_settled([Reservation(NOON, 90)], 120, NOON + 70).tokens == Window(NOON + 70, 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -36,6 +37,13 @@ def test_an_origin_may_be_written_with_a_star_for_any_letters(origin: str, is_al
     settings = Settings(cors_origins=("http://192.168.*", "app://*", "https://chat.example.org/"))
 
     assert (allowed_origins(settings).fullmatch(origin) is not None) == is_allowed
+
+
+@pytest.mark.parametrize("origin", ["http://LOCALHOST:3000", "HTTPS://Chat.Example.org"])
+def test_an_origin_that_is_allowed_is_allowed_by_the_pattern_alone_as_cors_reads_it(origin: str) -> None:
+    origins = allowed_origins(Settings(cors_origins=("https://chat.example.org",)))
+
+    assert origins.fullmatch(origin) and re.compile(origins.pattern).fullmatch(origin)
 
 
 @pytest.mark.parametrize(
