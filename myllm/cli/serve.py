@@ -41,7 +41,11 @@ def serve(
     gpu_layers: Annotated[int | None, typer.Option(help="Layers on the GPU; -1 is all that fit.", show_default="-1")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error or critical.", show_default="info")] = None,
     api_key: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Ask for this key; it may do everything. May be repeated. See also: myllm keys")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Ask for this key; it may do everything. May be repeated. Users of this machine see it; MYLLM_API_KEYS hides it.",
+        ),
     ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate, to serve HTTPS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
@@ -144,6 +148,8 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     if "to close" in record.msg:
         record.msg, record.args = _STOPPING, ()
         return True
+    if "without completing handshake" in record.msg:
+        return False  # a WebSocket that was refused has its line in the access log; a stranger shall not fill ours with errors
     return record.levelno > logging.INFO and not _tells_of_cancelling(record)
 
 

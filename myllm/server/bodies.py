@@ -7,18 +7,22 @@ validation is told to a person.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+import numpy as np
+from msgspec import inspect
+from starlette.requests import ClientDisconnect, Request
 
 from myllm.errors import BodyTooLarge, InvalidRequest
+from myllm.server.streaming import ClientLeft
 
 T = TypeVar("T")
 
 MAX_NESTING = 100
-_STRINGS_AND_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*?)`$")
+_AT = re.compile(r" - at (`key` in )?`\$\.?(.*?)`$")
+_STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")  # of a path: a field's name, or what stands for an entry
 _WORDS = {
     "str": "a string",
     "int": "an integer",
@@ -31,17 +35,20 @@ _HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to be."""
+    """The whole body. Raises BodyTooLarge as soon as it is known to be, and ClientLeft where the rest never comes."""
     message = f"the body is larger than {max_bytes:,} bytes; send less, or raise max_body_bytes"
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise BodyTooLarge(message)
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise BodyTooLarge(message)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise BodyTooLarge(message)
+            chunks.append(chunk)
+    except ClientDisconnect as exc:
+        raise ClientLeft from exc
     return b"".join(chunks)
 
 
@@ -53,35 +60,45 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        message, field = explain(str(exc))
+        message, field = explain(str(exc), kind)
         raise InvalidRequest(message, param=field) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         hint = "; or it holds half of a surrogate pair, which is no character" if _HALF_SURROGATE.search(body) else ""
         raise InvalidRequest(f"the body is not valid JSON: {exc}{hint}") from exc
 
 
+def decode_query(query: Mapping[str, str], kind: type[T]) -> T:
+    """A query as `kind`, numbers and booleans read from their texts. Raises InvalidRequest that names the parameter."""
+    try:
+        return msgspec.convert(dict(query), kind, strict=False)
+    except msgspec.ValidationError as exc:
+        message, field = explain(str(exc), kind)
+        raise InvalidRequest(message, param=field) from exc
+
+
 def check_nesting(body: bytes) -> None:
     """Raises InvalidRequest for arrays and objects nested deeper than MAX_NESTING."""
-    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
-        return
-    depth = 0
-    for match in _STRINGS_AND_BRACKETS.finditer(body):
-        token = match.group()
-        if token in (b"[", b"{"):
-            depth += 1
-            if depth > MAX_NESTING:
-                raise InvalidRequest(f"the body is nested deeper than {MAX_NESTING} levels")
-        elif token in (b"]", b"}"):
-            depth -= 1
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _depth(body) > MAX_NESTING:
+        raise InvalidRequest(f"the body is nested deeper than {MAX_NESTING} levels")
 
 
-def explain(problem: str) -> tuple[str, str | None]:
-    """msgspec's message as (a sentence for a user, the field's path).
+def _depth(body: bytes) -> int:
+    """How deep JSON is nested. A byte costs a nanosecond or so: no stream waits while a prompt full of code is looked through."""
+    unescaped = np.frombuffer(body.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
+    is_text = np.logical_xor.accumulate(unescaped == ord('"'))
+    folded = unescaped | 0x20  # makes braces of brackets, and of nothing else
+    steps = (folded == ord("{")).astype(np.int8) - (folded == ord("}")).astype(np.int8)
+    return int((steps * ~is_text).cumsum(dtype=np.int32).max(initial=0))
+
+
+def explain(problem: str, kind: Any) -> tuple[str, str | None]:
+    """msgspec's message about what was to be a `kind`, as (a sentence for a user, the field's path).
 
     "Expected `float` <= 2.0 - at `$.options.temperature`" becomes "'options.temperature' takes a number <= 2.0".
     """
     match = _AT.search(problem)
-    field = match[1].replace("[...]", "") if match else None
+    path = match[2] if match else ""
+    field = path.replace("[...]", "") if match else None
     what = problem[: match.start()] if match else problem
     missing = re.fullmatch(r"Object missing required field `(.+)`", what)
     if missing:
@@ -89,9 +106,39 @@ def explain(problem: str) -> tuple[str, str | None]:
         return f"'{path}' is required", path
     told = re.sub(r"`(.+?)`", _in_words, what)
     sentence = re.sub(r"^Expected ", "takes ", told)
-    if sentence == told:  # "Invalid enum value 'x'": no expectation to tell
+    if choices := what.startswith("Invalid enum value") and _choices(kind, path):
+        sentence = f"takes {_listed(choices)}, got {what.removeprefix('Invalid enum value ')}"
+    elif sentence == told:  # "Number out of range": no expectation to tell
         sentence = f"is not valid: {told}"
-    return (f"'{field}' {sentence}" if field else f"the body {sentence}"), field
+    whose = "each name in " if match and match[1] else "each value in " if path.endswith("[...]") else ""
+    return (f"{whose}'{field}' {sentence}" if field else f"the body {sentence}"), field
+
+
+def _choices(kind: Any, path: str) -> list[Any]:
+    """The values that may stand at a place of a `kind`, where its type writes them out."""
+    places = _alternatives(inspect.type_info(kind))
+    for step in _STEP.findall(path):
+        places = [inner for place in places for inner in _alternatives(_inside(place, step))]
+    return [value for place in places if isinstance(place, inspect.LiteralType) for value in place.values if value is not None]
+
+
+def _alternatives(place: inspect.Type | None) -> list[inspect.Type]:
+    return list(place.types) if isinstance(place, inspect.UnionType) else [place] if place else []
+
+
+def _inside(place: inspect.Type, step: str) -> inspect.Type | None:
+    """The type one step further on a path; None where this type has no such step."""
+    if isinstance(place, inspect.StructType):
+        return next((field.type for field in place.fields if field.encode_name == step), None)
+    if isinstance(place, inspect.ListType) and step.startswith("["):
+        return place.item_type
+    return place.value_type if isinstance(place, inspect.DictType) and step.startswith("[") else None
+
+
+def _listed(choices: Sequence[Any]) -> str:
+    """'a', 'b' or 'c'; in the order of the alphabet, as msgspec keeps them."""
+    *others, last = [repr(choice) for choice in choices]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _in_words(kinds: re.Match[str]) -> str:

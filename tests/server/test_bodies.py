@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import nullcontext
 from typing import Any
 
+import httpx
 import pytest
-from live_server import LiveServer
+from live_server import LiveServer, wait_until
+
+from myllm.errors import InvalidRequest
+from myllm.server.bodies import check_nesting
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -35,7 +41,10 @@ MALFORMED = [
     (chat(messages=[]), "'messages'"),
     (chat(messages=[{"content": "x"}]), "'messages[0].role' is required"),
     (chat(messages=[{"role": "user"}]), "'messages[0].content' is required"),
-    (chat(messages=[{"role": "wizard", "content": "x"}]), "'messages[0].role'"),
+    (
+        chat(messages=[{"role": "wizard", "content": "x"}]),
+        "'messages[0].role' takes 'assistant', 'developer', 'system', 'tool' or 'user', got 'wizard'",
+    ),
     (chat(messages=[{"role": "user", "content": 7}]), "'messages[0].content' takes a string"),
     (chat(messages=[{"role": "user", "content": "\ud800"}]), "surrogate"),
     (chat(stream="yes"), "'stream' takes true or false"),
@@ -60,8 +69,8 @@ MALFORMED = [
     (options(frequency_penalty=3), "'options.frequency_penalty'"),
     (options(presence_penalty=-2.5), "'options.presence_penalty'"),
     (options(seed="x"), "'options.seed'"),
-    (options(logit_bias={"x": 1}), "'options.logit_bias'"),
-    (options(logit_bias={"1": 101}), "'options.logit_bias'"),
+    (options(logit_bias={"x": 1}), "each name in 'options.logit_bias' takes an integer"),
+    (options(logit_bias={"1": 101}), "each value in 'options.logit_bias' takes a number <= 100.0"),
     (options(logit_bias={"999999": 1}), "logit_bias"),
     (b'{"model": "tiny", "messages": ' + b"[" * 101 + b"]" * 101 + b"}", "nested deeper than 100"),
     (b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "options": {"temperature": NaN}}', "JSON"),
@@ -69,6 +78,28 @@ MALFORMED = [
     (chat(think=True), "think"),
     (chat(keep_alive="soon"), "keep_alive"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("body", "is_too_deep"),
+    [
+        (b"[" * 100 + b"]" * 100, False),
+        (b"[" * 101 + b"]" * 101, True),
+        (b'{"a":[' * 50 + b"]}" * 50, False),
+        (b'{"a":[' * 50 + b"[" + b"]" + b"]}" * 50, True),
+        (b"[" + b"[]," * 1000 + b"[]]", False),
+        (b'["' + b"[" * 1000 + b'"]', False),  # a text is not looked into
+        (rb'["\"' + b"[" * 1000 + rb'\\"]', False),  # it does not end with an escaped quote, and does with a quote after a backslash
+        (rb'["\\",' + b"[" * 101, True),
+        ('["{Ûý"'.encode() + b"," + b"[" * 99, False),
+        (b"]" * 200 + b"[" * 101, False),  # no JSON at all, which is told as that
+        (b"", False),
+    ],
+    ids=range(11),
+)
+def test_nesting_is_counted_outside_of_texts(body: bytes, is_too_deep: bool) -> None:
+    with pytest.raises(InvalidRequest, match="deeper than 100") if is_too_deep else nullcontext():
+        check_nesting(body)
 
 
 @pytest.mark.parametrize(("body", "told"), MALFORMED, ids=range(len(MALFORMED)))
@@ -130,3 +161,16 @@ def test_too_many_messages_are_400(server: LiveServer) -> None:
 
 def test_unknown_fields_are_ignored(server: LiveServer) -> None:
     assert server.chat("Hello!", colour="blue", options={"shininess": 3})["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/v1/responses", "/api/chat", "/chat"])
+@pytest.mark.parametrize("sent", [b"Content-Length: 1000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"])
+def test_a_client_that_leaves_within_its_body_is_no_fault_of_the_server(server: LiveServer, path: str, sent: bytes) -> None:
+    """It was answered with 500, which nobody read, and a traceback in the log."""
+    address, seen = httpx.URL(server.url), len(server.log)
+
+    with socket.create_connection((address.host, address.port or 80)) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + sent)
+
+    wait_until(lambda: any(f"POST {path} 499" in line for line in server.log[seen:]), "the client's leaving is in the log")
+    assert not any("Traceback" in line for line in server.log[seen:])

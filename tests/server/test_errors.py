@@ -186,3 +186,17 @@ def test_a_refusal_at_the_running_server_has_its_status_and_its_dialects_form(
 
     assert response.status_code == status, response.text
     assert re.search(words, message_of(dialect, response))
+
+
+@pytest.mark.parametrize("dialect", ["native", "openai", "service"])
+def test_a_prefix_alone_is_refused_in_its_dialects_form(dialect: str, small: LiveServer) -> None:
+    """It was a redirect to the prefix with a slash, and that a 404."""
+    for path in (PREFIXES[dialect], PREFIXES[dialect] + "/"):
+        response = small.http.get(path)
+
+        assert response.status_code == 404
+        assert message_of(dialect, response)
+
+
+def test_ollamas_prefix_is_its_root_with_and_without_a_slash(small: LiveServer) -> None:
+    assert [small.http.get(path).text for path in ("/ollama", "/ollama/")] == ["Ollama is running"] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,7 +30,15 @@ KEYS: dict[str, dict[str, Any]] = {
     "thrifty": {"tpm": 600},
     "talker": {"rpm": 2},
     "tiny-budget": {"rpm": 50, "tpm": 20},
+    "frugal": {"tpm": 1000},
+    "modest": {"tpm": 500},
+    "talkative": {"tpm": 300},
+    "payer": {"tpm": 100_000},
+    "small": {"tpm": 150},
+    "leaver": {"tpm": 100_000},
 }
+MESSAGES = [{"role": "user", "content": "Tell me a story about a cat."}]
+ENDLESS = {"model": "tiny", "prompt": "Once upon a time", "stream": True, "options": {"ignore_eos": True}}
 
 
 class Locked:
@@ -71,6 +80,12 @@ def myllm_keys(home: Path, *arguments: str) -> str:
 
 def tokenize(locked: Locked, name: str) -> httpx.Response:
     return locked.post(name, "/api/tokenize", model="tiny", content="hello")
+
+
+def used_tokens(locked: Locked, name: str) -> int:
+    """Of the key's minute, with what is reserved of it; nothing else tells it."""
+    with closing(sqlite3.connect(locked.server.home / "keys.db")) as file:
+        return int(file.execute("SELECT minute_tokens FROM keys WHERE name = ?", (name,)).fetchone()[0])
 
 
 def limits(response: httpx.Response) -> tuple[str | None, ...]:
@@ -119,6 +134,15 @@ def test_a_websocket_needs_a_key_and_each_message_counts(locked: Locked) -> None
     assert [done for _, done in answers] == [{"done": True}] * 3
 
 
+def test_a_websocket_that_is_refused_has_its_line_in_the_log_and_no_error(locked: Locked) -> None:
+    """uvicorn wrote an error for each, with which a stranger could fill the log."""
+    with pytest.raises(InvalidStatus, match="401"):
+        connect(locked.server.url.replace("http", "ws") + "/v1/chat/completions?mark=1", proxy=None)
+
+    wait_until(lambda: [line for line in locked.server.log if "WEBSOCKET /v1/chat/completions 401" in line], "it was logged")
+    assert [line for line in locked.server.log if "handshake" in line or "ERROR" in line] == []
+
+
 def test_a_key_given_to_the_server_may_do_everything_without_limits(locked: Locked) -> None:
     with httpx.Client(base_url=locked.server.url, headers={"x-api-key": "given"}, timeout=EVENT_S) as client:
         loaded = client.post("/api/models/tiny/load")
@@ -128,6 +152,8 @@ def test_a_key_given_to_the_server_may_do_everything_without_limits(locked: Lock
 
 def test_no_key_is_written_to_the_log_or_to_the_files(locked: Locked) -> None:
     tokenize(locked, "alice")
+    with connect(f"{locked.server.url.replace('http', 'ws')}/v1/chat/completions?api_key={locked.secrets['bob']}", proxy=None):
+        pass
     files = [file for file in locked.server.home.rglob("*") if file.is_file()]
 
     written = b"".join(file.read_bytes() for file in files) + "\n".join(locked.server.log).encode()
@@ -233,6 +259,72 @@ def test_an_answer_that_can_never_fit_says_so_before_its_first_byte(locked: Lock
 
     assert refused.status_code == 429 and "never fit; lower max_tokens" in refused.json()["detail"]
     assert served.status_code == 200 and limits(served)[0] == "50"
+
+
+def test_inputs_of_embeddings_at_once_never_have_more_than_the_tokens_of_the_minute(locked: Locked) -> None:
+    """What was reserved was guessed from the bytes, and a text of signs has three times as many tokens."""
+    with ThreadPoolExecutor(12) as pool:
+        asked = list(pool.map(lambda _: locked.post("frugal", "/api/embeddings", model="tiny", input="?!()" * 70), range(12)))
+
+    served = [response for response in asked if response.status_code == 200]
+    assert {response.status_code for response in asked} == {200, 429}
+    assert sum(response.json()["usage"]["total_tokens"] for response in served) <= 1000
+
+
+def test_an_answer_without_max_tokens_takes_what_a_small_budget_has(locked: Locked) -> None:
+    """A key of fewer tokens a minute than a slice was refused with advice to lower what it had not said."""
+    told = locked.post("modest", "/api/generate", model="tiny", prompt="Once upon a time")
+
+    assert told.status_code in (200, 429)
+    assert "never fit" not in told.text
+
+
+def test_a_stream_ends_with_the_limits_error_when_its_minute_is_used_up_and_not_before(locked: Locked) -> None:
+    body = {"model": "tiny", "prompt": "Once upon a time", "stream": True, "options": {"ignore_eos": True}}
+
+    with locked.client("talkative") as client, client.stream("POST", "/api/generate", json=body) as response:
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
+
+    assert response.status_code == 200
+    assert "key 'talkative' has" in events[-1]["error"] and events[-1]["done"] is True
+    assert 250 < used_tokens(locked, "talkative") <= 300
+
+
+def test_choices_of_one_prompt_pay_what_their_usage_tells(locked: Locked) -> None:
+    before = used_tokens(locked, "payer")
+    choices = locked.post("payer", "/v1/chat/completions", model="tiny", messages=MESSAGES, n=4, max_tokens=5).json()["usage"]
+    between = used_tokens(locked, "payer")
+    candidates = locked.post("payer", "/v1/completions", model="tiny", prompt="Once upon", best_of=4, max_tokens=5).json()["usage"]
+    after = used_tokens(locked, "payer")
+
+    assert (between - before, after - between) == (choices["total_tokens"], candidates["total_tokens"])
+
+
+def test_a_refused_request_for_several_choices_pays_for_none_of_them(locked: Locked) -> None:
+    refused = locked.post("small", "/v1/chat/completions", model="tiny", messages=MESSAGES, n=4, max_tokens=30)
+
+    assert refused.status_code == 429
+    assert used_tokens(locked, "small") == 0
+
+
+def test_what_a_client_that_leaves_has_been_told_is_paid_and_the_rest_given_back(locked: Locked) -> None:
+    before = used_tokens(locked, "payer")
+    with locked.client("payer") as client, client.stream("POST", "/api/generate", json=ENDLESS) as response:
+        lines = (line for line in response.iter_lines() if line)
+        told = [next(lines) for _ in range(20)]
+
+    wait_until(lambda: 20 <= used_tokens(locked, "payer") - before < 500, "what was reserved is given back")
+    assert len(told) == 20
+
+
+def test_a_stream_of_a_revoked_key_ends_where_it_would_reserve_more(locked: Locked) -> None:
+    with locked.client("leaver") as client, client.stream("POST", "/api/generate", json=ENDLESS) as response:
+        lines = (line for line in response.iter_lines() if line)
+        next(lines)
+        myllm_keys(locked.server.home, "revoke", "leaver")
+        last = list(lines)[-1]
+
+    assert "this API key has been revoked" in last
 
 
 def test_embeddings_spend_tokens_too(locked: Locked) -> None:

@@ -22,10 +22,12 @@ PREFIX = "/v1/messages"
 def app(service: Service) -> Starlette:
     """The dialect as an application that is given whole paths, `PREFIX` and below."""
     api = AnthropicAPI(service)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route(PREFIX, api.messages, methods=["POST"]),
             Route(PREFIX + "/count_tokens", api.count_tokens, methods=["POST"]),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
+    application.router.redirect_slashes = False  # a path with a slash too many is none of ours
+    return application

@@ -15,26 +15,6 @@ from myllm.errors import InvalidRequest
 from myllm.server.ranges import Count, Share, StopStrings, TopK
 from myllm.types import ChatRequest, Message
 
-BlockType = Literal[
-    "text",
-    "image",
-    "document",
-    "search_result",
-    "thinking",
-    "redacted_thinking",
-    "tool_use",
-    "tool_result",
-    "server_tool_use",
-    "web_search_tool_result",
-    "web_fetch_tool_result",
-    "code_execution_tool_result",
-    "bash_code_execution_tool_result",
-    "text_editor_code_execution_tool_result",
-    "tool_search_tool_result",
-    "container_upload",
-    "mcp_tool_use",
-    "mcp_tool_result",
-]
 UNSUPPORTED = (
     "tools",
     "tool_choice",
@@ -56,7 +36,7 @@ class CacheControl(Struct):
 class Block(Struct):
     """A piece of a message; only those of type `text` are taken."""
 
-    type: BlockType
+    type: str
     text: str | None = None
     cache_control: CacheControl | None = None
 
@@ -164,7 +144,7 @@ def _text(content: str | list[Block], where: str) -> str:
 
 def _block_text(block: Block, where: str) -> str:
     if block.type != "text":
-        raise InvalidRequest(f"'{where}' is of type '{block.type}', and only 'text' is supported yet", param=where)
+        raise InvalidRequest(f"'{where}' is of type '{block.type[:40]}', and only 'text' is supported yet", param=where)
     if block.text is None:
         raise InvalidRequest(f"'{where}.text' is required", param=f"{where}.text")
     return block.text

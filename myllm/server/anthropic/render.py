@@ -14,6 +14,7 @@ from msgspec import Struct
 from myllm.errors import MyLLMError, Unavailable
 from myllm.reply import Reply
 from myllm.server.anthropic.errors import ErrorBody, error_body
+from myllm.server.streaming import encode_named_event
 from myllm.types import Event, FinishReason, TextDelta, Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -97,14 +98,7 @@ StreamEvent = (
 )  # fmt: skip
 
 
-def sse(event: StreamEvent) -> bytes:
-    """An event with its name, by which the SDKs tell it."""
-    name = type(event).__struct_config__.tag
-    assert isinstance(name, str)
-    return b"event: " + name.encode() + b"\ndata: " + _encode(event) + b"\n\n"
-
-
-PING = sse(Ping())
+PING = encode_named_event(Ping())
 _TEXT_BEGIN = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":'
 _TEXT_END = b"}}\n\n"
 
@@ -122,13 +116,13 @@ class MessageStream:
     def begin(self, reply: Reply) -> bytes:
         """Before the first token; how much of the prompt was cached is not known yet."""
         message = MessageBody(id=new_id(), model=reply.model, content=[], usage=UsageBody(reply.usage.prompt_tokens, 0))
-        return sse(MessageStart(message)) + sse(ContentBlockStart(0, TextBlock(""))) + PING
+        return encode_named_event(MessageStart(message)) + encode_named_event(ContentBlockStart(0, TextBlock(""))) + PING
 
     def render(self, reply: Reply, events: list[Event]) -> bytes:
         return b"".join(self._event(reply, event) for event in events)
 
     def render_error(self, error: MyLLMError) -> bytes:
-        return sse(error_body(error, self._request_id))
+        return encode_named_event(error_body(error, self._request_id))
 
     def _event(self, reply: Reply, event: Event) -> bytes:
         if isinstance(event, TextDelta):
@@ -138,7 +132,7 @@ class MessageStream:
         if reply.finish_reason is FinishReason.CANCELLED:
             return self.render_error(cut_off(reply))
         end = MessageDelta(ending(reply, self._max_tokens), render_usage(reply.usage))
-        return sse(ContentBlockStop(0)) + sse(end) + sse(MessageStop())
+        return encode_named_event(ContentBlockStop(0)) + encode_named_event(end) + encode_named_event(MessageStop())
 
 
 def render_message(reply: Reply, max_tokens: int) -> MessageBody:

@@ -124,6 +124,7 @@ class Models:
         return Response()
 
     async def has_blob(self, request: Request) -> Response:
+        require_admin(request, "ask for files")
         digest = request.path_params["digest"]
         if not await asyncio.to_thread(self.service.store.blobs.has, digest):
             raise NotFound(f"blob {quoted(digest)} not found")

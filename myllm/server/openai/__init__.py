@@ -28,7 +28,7 @@ def app(service: Service, offered: ServiceModels | None = None) -> Starlette:
     """The dialect as an application to mount at `/v1`, or with the models that it offers at a service's prefix."""
     form = OPENAI_FORM if offered is None else VLLM_FORM
     api = OpenAIAPI(service, form, offered)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/models", api.list_models),
             Route("/models/{id:path}", api.get_model),
@@ -41,3 +41,5 @@ def app(service: Service, offered: ServiceModels | None = None) -> Starlette:
         ],
         exception_handlers=form.exception_handlers(),
     )
+    application.router.redirect_slashes = False  # the place to redirect to would be told with a prefix that a listener put there
+    return application

@@ -177,9 +177,10 @@ class EmbeddingsBody(Struct, kw_only=True):
 
     input: str | list[str | int | list[int]]
     model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
+    keep_alive: str | float | None = None
 
 
 def parse_chat(body: ChatBody, streams: bool, max_messages: int) -> list[ChatRequest]:

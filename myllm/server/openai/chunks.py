@@ -150,8 +150,10 @@ class CompletionChunks(Chunks):
                 yield self._choice(index, b'"text":%b' % _encode(echo))
 
     def _text(self, index: int, event: TextDelta) -> bytes:
-        logprobs = completion_logprobs(event.logprobs, self._offsets[index]) if self._tells_logprobs and event.logprobs else None
-        self._offsets[index] += len(event.text)
+        logprobs = None
+        if self._tells_logprobs and event.logprobs:
+            logprobs = completion_logprobs(event.logprobs, self._offsets[index])
+            self._offsets[index] += sum(len(token.text) for token in event.logprobs)
         return self._choice(index, b'"text":%b' % _encode(event.text), logprobs)
 
     def _prompt(self, index: int, event: PromptLogprobs) -> Iterator[bytes]:

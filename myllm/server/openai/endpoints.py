@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from myllm.errors import InvalidRequest
 from myllm.server.bodies import read_body
-from myllm.server.callers import caller_of
+from myllm.server.callers import caller_of, check_keep_alive
 from myllm.server.json_response import json_response
 from myllm.server.openai.answers import EmbeddingsAnswer, ModelList
 from myllm.server.openai.bodies import EmbeddingsBody, parse_inputs
@@ -16,6 +16,7 @@ from myllm.server.openai.job import Job
 from myllm.server.openai.render import render_embeddings, render_model, render_whole_model
 from myllm.server.openai.requests import Requests, note_user
 from myllm.server.openai.service_models import ServiceModels
+from myllm.server.ranges import keep_alive_s
 from myllm.server.streaming import EventStream, while_connected
 from myllm.service import Service
 
@@ -60,6 +61,8 @@ class OpenAIAPI:
         return json_response(await while_connected(request.receive, job.finish()))
 
     async def _embed(self, body: EmbeddingsBody, request: Request) -> EmbeddingsAnswer:
+        stay = keep_alive_s(body.keep_alive)
+        check_keep_alive(request, stay)
         note_user("an embedding", body.user, request)
         inputs = [each if isinstance(each, str) else list(each) for each in parse_inputs(body.input, "input")]
         if self.offered is not None:
@@ -69,5 +72,5 @@ class OpenAIAPI:
                 raise InvalidRequest("The model does not support Embeddings API", param="model")
         else:
             model = body.model or await self.service.default_model()
-        embeddings = await self.service.embed(model, inputs, caller_of(request), dimensions=body.dimensions)
+        embeddings = await self.service.embed(model, inputs, caller_of(request), dimensions=body.dimensions, keep_alive_s=stay)
         return render_embeddings(embeddings, in_base64=body.encoding_format == "base64")

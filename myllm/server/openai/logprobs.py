@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from msgspec.structs import replace
 
@@ -29,17 +30,32 @@ def aligned(tokens: Sequence[TokenLogprob], text: str) -> list[TokenLogprob]:
     """The prompt's tokens so that they make up its text.
 
     A tokeniser may put a space before the first word, and a prompt of token ids may begin with a control token that
-    otherwise adds no text: both are seen at the beginning, and the first token is told so that the rest is in its place.
+    otherwise adds no text, or end in the middle of a character: the first or last token is told so that the rest is in its
+    place. Where a gap is filled, the text lies among control tokens and before a suffix that the choice does not repeat.
     """
     told, joined = list(tokens), "".join(token.text for token in tokens)
-    if joined == text or not joined:
+    if joined == text or not told:
         return told
     if text.endswith(joined):
         told[0] = replace(told[0], text=text[: len(text) - len(joined)] + told[0].text)
+    elif text.startswith(joined):
+        told[-1] = replace(told[-1], text=told[-1].text + text[len(joined) :])
     elif joined == " " + text:
         at = next(at for at, token in enumerate(told) if token.text)
         told[at] = replace(told[at], text=told[at].text[1:])
+    else:
+        told = _run(told, text)
     return told
+
+
+def _run(tokens: list[TokenLogprob], text: str) -> list[TokenLogprob]:
+    """The first tokens behind the first one that make up the text, after those before them with none; all where none do."""
+    joined, places = "".join(token.text for token in tokens), list(accumulate((len(token.text) for token in tokens), initial=0))
+    for first, place in enumerate(places[1:], 1):
+        if joined.startswith(text, place) and place + len(text) in places:
+            last = places.index(place + len(text), first)
+            return [*(replace(token, text="") for token in tokens[:first]), *tokens[first:last]]
+    return tokens
 
 
 def token_name(raw: bytes) -> str:

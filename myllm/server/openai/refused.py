@@ -46,6 +46,11 @@ COMPLETION: dict[str, tuple[tuple[Any, ...], str]] = {
 def refuse(body: Struct, fields: dict[str, tuple[tuple[Any, ...], str]]) -> None:
     """Raises InvalidRequest for the first field that asks for what is not there."""
     for name, (harmless, reason) in fields.items():
-        value = getattr(body, name)
+        value = _told(getattr(body, name))
         if value is not None and not any(value == each and type(value) is type(each) for each in harmless):
             raise InvalidRequest(f"'{name}' {reason}", param=name)
+
+
+def _told(value: Any) -> Any:
+    """What an object's fields say; those that are null, as SDKs write out all that there are, say nothing."""
+    return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else value

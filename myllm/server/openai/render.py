@@ -38,7 +38,11 @@ def finish_word(reason: FinishReason | None) -> FinishWord:
         return "stop"
     if reason is FinishReason.LENGTH:
         return "length"
-    raise Unavailable("the model was unloaded during the answer; ask again", retry_after_s=1)
+    raise unloaded()
+
+
+def unloaded() -> Unavailable:
+    return Unavailable("the model was unloaded during the answer; ask again", retry_after_s=1)
 
 
 def usage_of(replies: Sequence[Reply], num_candidates: int) -> UsageAnswer:

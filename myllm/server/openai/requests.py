@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import HTTPConnection
 
+from myllm.errors import InvalidRequest
 from myllm.server.bodies import decode
 from myllm.server.callers import caller_of, check_keep_alive
 from myllm.server.openai.bodies import ChatBody, CompletionBody, EmbeddingsBody
@@ -76,7 +77,11 @@ class Requests:
         if self.offered is None:
             return raw
         payload = decode(raw, _Wrapping).payload
-        return raw if payload is UNSET else bytes(payload)
+        if payload is UNSET:
+            return raw
+        if not bytes(payload).startswith(b"{"):
+            raise InvalidRequest("'payload' takes an object: the body that is wrapped in it", param="payload")
+        return bytes(payload)
 
     def _is_chat(self, raw: bytes) -> bool:
         kind = decode(self.unwrapped(raw), _Kind)

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from myllm.caller import Caller
-from myllm.errors import InvalidRequest, MyLLMError, RateLimited, Unavailable
+from myllm.errors import InvalidRequest, MyLLMError, RateLimited
 from myllm.reply import Reply
 from myllm.server.openai.logprobs import chat_logprobs
+from myllm.server.openai.render import unloaded
 from myllm.server.openai.responses_answers import (
     CachedTokens,
     Completed,
@@ -41,6 +42,7 @@ from myllm.server.openai.responses_answers import (
     Status,
 )
 from myllm.server.openai.responses_bodies import ResponsesBody, chat_request, parse_input
+from myllm.server.streaming import encode_named_event
 from myllm.service import Service
 from myllm.sessions import NewResponse, Reply as ReplyRecord, StoredResponse
 from myllm.types import ChatRequest, Event, FinishReason, Message, TextDelta, Usage
@@ -77,7 +79,7 @@ class ResponseRun:
         async with self._chat() as reply:
             await reply.finish()
             if reply.finish_reason is FinishReason.CANCELLED:
-                raise _unloaded()
+                raise unloaded()
             await self._keep(reply)
         return self.answer(reply)
 
@@ -108,10 +110,10 @@ class ResponseRun:
         begun = OutputMessage(self._item_id, "in_progress", [])
         return b"".join(
             [
-                self._event(Created(self._answer(reply, "in_progress"), self._next())),
-                self._event(InProgress(self._answer(reply, "in_progress"), self._next())),
-                self._event(OutputItemAdded(begun, self._next())),
-                self._event(ContentPartAdded(self._item_id, OutputText(""), self._next())),
+                encode_named_event(Created(self._answer(reply, "in_progress"), self._next())),
+                encode_named_event(InProgress(self._answer(reply, "in_progress"), self._next())),
+                encode_named_event(OutputItemAdded(begun, self._next())),
+                encode_named_event(ContentPartAdded(self._item_id, OutputText(""), self._next())),
             ]
         )
 
@@ -122,13 +124,13 @@ class ResponseRun:
         """The event that ends a stream which broke."""
         assert self._reply is not None  # before the stream began, errors have a status
         self._error, self._final = error, None
-        return self._event(Failed(self.answer(self._reply), self._next()))
+        return encode_named_event(Failed(self.answer(self._reply), self._next()))
 
     def answer(self, reply: Reply) -> ResponseAnswer:
         """The response now that the reply has ended, however it did."""
         if self._final is None:
             if self._error is None and reply.finish_reason is FinishReason.CANCELLED:
-                self._error = _unloaded()
+                self._error = unloaded()
             ended = "cancelled" if reply.finish_reason is None else FINAL.get(reply.finish_reason, "failed")
             self._final = self._answer(reply, "failed" if self._error else ended)
         return self._final
@@ -194,16 +196,16 @@ class ResponseRun:
     def _ending(self, reply: Reply) -> bytes:
         final = self.answer(reply)
         if final.status == "failed":
-            return self._event(Failed(final, self._next()))
+            return encode_named_event(Failed(final, self._next()))
         (item,) = final.output
         (text,) = item.content
         last = Completed if final.status == "completed" else Incomplete
         return b"".join(
             [
-                self._event(OutputTextDone(self._item_id, text.text, text.logprobs, self._next())),
-                self._event(ContentPartDone(self._item_id, text, self._next())),
-                self._event(OutputItemDone(item, self._next())),
-                self._event(last(final, self._next())),
+                encode_named_event(OutputTextDone(self._item_id, text.text, text.logprobs, self._next())),
+                encode_named_event(ContentPartDone(self._item_id, text, self._next())),
+                encode_named_event(OutputItemDone(item, self._next())),
+                encode_named_event(last(final, self._next())),
             ]
         )
 
@@ -211,18 +213,8 @@ class ResponseRun:
         self._num_events += 1
         return self._num_events - 1
 
-    @staticmethod
-    def _event(event: Struct) -> bytes:
-        name = event.__struct_config__.tag
-        assert isinstance(name, str)
-        return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(event))
-
 
 def _usage(usage: Usage) -> ResponseUsage:
     return ResponseUsage(
         usage.prompt_tokens, CachedTokens(usage.cached_tokens), usage.completion_tokens, ReasoningTokens(), usage.total_tokens
     )
-
-
-def _unloaded() -> Unavailable:
-    return Unavailable("the model was unloaded during the answer; ask again", retry_after_s=1)

@@ -165,7 +165,7 @@ def test_tokens_are_counted_as_the_answers_usage_counts_them(server: LiveServer)
         ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "'document'"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]}, "'tool_result'"),
         ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "x"}]}]}, "'tool_use'"),
-        ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "'messages[0].content[0].type'"),
+        ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "'messages[0].content[0]' is of type 'smell'"),
         ({"system": [{"type": "image"}]}, "'system[0]' is of type 'image'"),
         ({"system": 7}, "'system'"),
         ({"temperature": 1.1}, "'temperature'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,19 @@ def test_a_text_that_does_not_fit_is_refused(v1: Calls) -> None:
     error = v1.error(PATH, input=["x", "word " * 4000])
 
     assert error["param"] == "input" and "2,048" in error["message"]
+
+
+def test_null_is_as_good_as_nothing(v1: Calls) -> None:
+    nothing = embed(v1, "Hello", model=None, encoding_format=None, dimensions=None, user=None, keep_alive=None)
+
+    assert vectors(nothing) == vectors(embed(v1, "Hello", model="tiny"))
+
+
+def test_keep_alive_lets_the_model_go(make_server: Callable[..., LiveServer]) -> None:
+    """It was taken and did nothing."""
+    calls = Calls(make_server())
+
+    embed(calls, "Hello", keep_alive=0)
+
+    wait_until(lambda: calls.server.status().get("status") != "loaded", "the model is unloaded")
+    assert calls.error(PATH, input="Hello", keep_alive="soon")["param"] == "keep_alive"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from live_server import LiveServer
 
 from myllm import errors
 from myllm.server.openai.errors import OPENAI_FORM, VLLM_FORM
@@ -52,6 +53,14 @@ def test_on_a_service_only_a_400_differs(kind: type[errors.MyLLMError]) -> None:
 
     plain = json.loads(OPENAI_FORM.response(kind("it broke")).body)["error"]
     assert told == (plain | {"type": "BadRequestError", "code": 400} if kind.status == 400 else plain)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/responses/", "/v1/messages/", "/api/v1/completions/"])
+def test_a_path_with_a_slash_too_many_is_not_found(server: LiveServer, path: str) -> None:
+    """It was redirected, on the Ollama API's own port to where nothing is."""
+    response = server.http.post(path, json={})
+
+    assert response.status_code == 404 and path in response.json()["error"]["message"]
 
 
 def test_a_streams_error_is_one_event() -> None:

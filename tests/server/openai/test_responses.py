@@ -119,6 +119,7 @@ def test_log_probabilities_come_where_they_are_included(server: LiveServer) -> N
         {"temperature": 2, "min_p": 1, "seed": -1},
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
         {"reasoning": {"effort": "none"}, "background": False, "include": ["reasoning.encrypted_content"]},
+        {"reasoning": {"effort": None, "summary": None, "mode": None}, "max_tool_calls": None},  # what an answer says of itself
         {"text": {"format": {"type": "text"}, "verbosity": "medium"}, "service_tier": "auto", "truncation": "disabled"},
         {"prompt_cache_key": "k", "safety_identifier": "s", "keep_alive": "5m"},
         {"conversation": None, "prompt": None, "a_field_of_next_year": 1},

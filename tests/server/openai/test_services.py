@@ -139,6 +139,7 @@ def test_a_payload_that_is_no_object_is_refused(api: Calls, payload: Any) -> Non
     response = api.server.http.post("/api/v1/chat/completions", json={"payload": payload})
 
     assert response.status_code == 400 and response.json()["error"]["code"] == 400
+    assert response.json()["error"]["param"] == "payload" and "'payload' takes an object" in response.json()["error"]["message"]
 
 
 def test_other_statuses_are_told_as_openai_tells_them(api: Calls) -> None:
