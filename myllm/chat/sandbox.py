@@ -33,10 +33,42 @@ _MAX_DATE_FORMAT = 200
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         {
-            "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii", "isdecimal",
-            "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "lower", "lstrip", "partition", "removeprefix",
-            "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
-            "strip", "swapcase", "title", "upper",
+            "capitalize",
+            "casefold",
+            "count",
+            "endswith",
+            "find",
+            "format",
+            "index",
+            "isalnum",
+            "isalpha",
+            "isascii",
+            "isdecimal",
+            "isdigit",
+            "islower",
+            "isnumeric",
+            "isspace",
+            "istitle",
+            "isupper",
+            "join",
+            "lower",
+            "lstrip",
+            "partition",
+            "removeprefix",
+            "removesuffix",
+            "replace",
+            "rfind",
+            "rindex",
+            "rpartition",
+            "rsplit",
+            "rstrip",
+            "split",
+            "splitlines",
+            "startswith",
+            "strip",
+            "swapcase",
+            "title",
+            "upper",
         }
     ),
     dict: frozenset({"copy", "get", "items", "keys", "values"}),
@@ -195,5 +227,3 @@ def _strftime_now(date_format: str) -> str:
     if len(date_format) > _MAX_DATE_FORMAT:
         raise LimitExceeded(f"a date's format has at most {_MAX_DATE_FORMAT} letters")
     return datetime.now().strftime(date_format)
-
-

@@ -37,9 +37,7 @@ class ChatTemplate:
     Raises TemplateFailed for a source that does not compile.
     """
 
-    def __init__(
-        self, source: str, *, name: str, bos_token: str = "", eos_token: str = "", control_tokens: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, source: str, *, name: str, bos_token: str = "", eos_token: str = "", control_tokens: Iterable[str] = ()) -> None:
         self.source = source
         self.name = name
         self._specials = {"bos_token": bos_token, "eos_token": eos_token}
