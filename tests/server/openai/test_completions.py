@@ -146,3 +146,13 @@ def test_as_many_answers_as_a_request_takes_are_given(v1: Calls) -> None:
 
     assert len(answer["choices"]) == 64
     assert v1.error(PATH, prompt=["x"] * 17, n=16)["param"] == "prompt"
+
+
+def test_the_prompt_of_several_choices_is_evaluated_once_and_its_cells_are_shared(make_server: Any) -> None:
+    server = make_server("--model", "tiny")
+
+    usage = Calls(server).complete("one two three four five " * 100, n=8, max_tokens=4, temperature=1)["usage"]
+
+    counted = dict(line.split(" ") for line in server.http.get("/metrics").text.splitlines() if 'model="tiny"' in line)
+    assert float(counted['myllm_prompt_tokens_total{model="tiny"}']) <= usage["prompt_tokens"] + 7  # each choice its last one
+    assert float(counted['myllm_cells_used{model="tiny"}']) <= usage["prompt_tokens"] + usage["completion_tokens"] + 7
