@@ -11,6 +11,7 @@ from myllm.store.metadata import SHARD
 MAX_NAME_LENGTH = 200
 LATEST = ":latest"
 HUB_PREFIXES = ("hf.co/", "huggingface.co/")
+OLLAMA_PREFIXES = ("registry.ollama.ai/library/", "registry.ollama.ai/", "library/")
 _VALID = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._:/-]*")
 
 
@@ -26,6 +27,16 @@ def validate_name(name: str) -> str:
 def without_hub(name: str) -> str:
     """`hf.co/ORG/REPO` is `ORG/REPO`: models of the Hub need not be told apart from others."""
     return next((name[len(prefix) :] for prefix in HUB_PREFIXES if name.startswith(prefix)), name)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """What the model that somebody calls `name` may be listed as, the likeliest first.
+
+    As it stands: Ollama keeps `hf.co/` in the names of what it has pulled from there. Then without the registry in front, the
+    Hub's or Ollama's own.
+    """
+    short = next((name[len(prefix) :] for prefix in (*HUB_PREFIXES, *OLLAMA_PREFIXES) if name.startswith(prefix)), "")
+    return (name, short) if short else (name,)
 
 
 def name_of_file(relative: str) -> str:

@@ -100,12 +100,14 @@ class Registry:
         except OSError as exc:
             raise MyLLMError(f"the model '{record.name}' cannot be recorded in {self.folder}: {exc.strerror}") from exc
 
-    def replace(self, record: Record) -> None:
-        """Write a record, whether the name has one or not."""
+    def replace(self, record: Record) -> Record:
+        """Write a record, whether the name has one or not; returns it as it will be read."""
+        encoded = msgspec.json.encode(record)
         try:
-            replace_file(self._file(record.name), msgspec.json.format(msgspec.json.encode(record)))
+            replace_file(self._file(record.name), msgspec.json.format(encoded))
         except OSError as exc:
             raise MyLLMError(f"the model '{record.name}' cannot be recorded in {self.folder}: {exc.strerror}") from exc
+        return msgspec.json.decode(encoded, type=Record)
 
     def remove(self, name: str) -> None:
         try:

@@ -29,7 +29,7 @@ from myllm.store.in_place import Program
 from myllm.store.metadata import GGUFMetadata, shard_paths
 from myllm.store.metadata_cache import MetadataCache
 from myllm.store.model_files import find_model_files
-from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, validate_name, without_hub
+from myllm.store.names import MAX_NAME_LENGTH, find_names, name_of_file, same_names, spellings, validate_name
 from myllm.store.neighbours import Neighbours
 from myllm.store.registry import HubOrigin, Overlay, Record, Registry
 
@@ -105,14 +105,13 @@ class Store:
 
     def resolve(self, name: str) -> InstalledModel:
         """The model that `name` means. Raises ModelNotFound, and ModelLoadFailed if its file is broken."""
-        name = without_hub(name)
         places = self._places(anew=False)
-        found = find_names(name, places, self._aliases(places))
+        found = self._find(name, places)
         if len(found) != 1:
             places = self._places()
-            found = find_names(name, places, self._aliases(places))
+            found = self._find(name, places)
         if len(found) != 1:
-            raise self._not_found(name, found)
+            raise self._not_found(spellings(name)[-1], found)
         model = self._read(places[found[0]])
         self.cache.save()
         return model
@@ -143,7 +142,10 @@ class Store:
 
     def derive(self, model: InstalledModel, name: str) -> Record:
         """A record for another name of an installed model, with all that lies over its file. Nothing is written."""
-        origin = self._places()[model.name].record
+        place = self._places().get(model.name)
+        if not place:  # removed by somebody since it was found
+            raise self._not_found(model.name, ())
+        origin = place.record
         overlay = model.overlay() | {"template": origin.template if origin else None}  # the catalogue's is found again
         return Record(
             name=name,
@@ -162,10 +164,10 @@ class Store:
         if old is not None and str(old.path) == record.path:
             is_ours = old.record is None or old.record.owns_file  # a plain file has one name, and that is now the record's
             record = msgspec.structs.replace(record, owns_file=is_ours, origin=old.record.origin if old.record else None)
-        self.registry.replace(record)
+        written = self.registry.replace(record)
         if old is not None and str(old.path) != record.path:
             self._discard(old)
-        return self.resolve(record.name)
+        return self._read(self._place_of(written))  # somebody may have removed it already, and it was made all the same
 
     def check_takeover(self, name: str, path: Path | None) -> _Place | None:
         """The model whose name it is, if there is one and a model at `path` may have it instead. Raises Conflict.
@@ -214,7 +216,7 @@ class Store:
         Raises ModelNotFound, and Conflict for the bundled model, a file in a model folder and a file that others use.
         """
         places = self._places()
-        found = same_names(name, places)
+        found = next((found for spelling in spellings(name) if (found := same_names(spelling, places))), [])
         if len(found) != 1:
             raise self._not_found(name, found)
         place = places[found[0]]
@@ -272,15 +274,19 @@ class Store:
         if self.bundled:
             places[BUNDLED_NAME] = _Place(BUNDLED_NAME, self.bundled, "bundled")
         for record in records:
-            path = Path(record.path) if record.path else self.bundled
-            if path:
-                places.setdefault(record.name, _Place(record.name, path, record.source, record, overlay=record))
+            if record.path or self.bundled:
+                places.setdefault(record.name, self._place_of(record))
         owned = {place.path for place in places.values() if place.record and place.record.owns_file}
         for folder in (self.models_folder, *self.model_dirs):
             for path, name in find_model_files(folder):
                 if path not in owned and places.setdefault(name, _Place(name, path, "file")).path != path:
                     self._warn_of_shadow(path, name)
         return places
+
+    def _place_of(self, record: Record) -> _Place:
+        path = Path(record.path) if record.path else self.bundled
+        assert path, "without a bundled model no record is of it"
+        return _Place(record.name, path, record.source, record, overlay=record)
 
     def _warn_of_shadow(self, path: Path, name: str) -> None:
         if path not in self._warned:
@@ -304,6 +310,10 @@ class Store:
             source=place.source,
             **place.overlay.overlay() | {"template": place.overlay.template or suggested},
         )
+
+    def _find(self, name: str, places: dict[str, _Place]) -> Sequence[str]:
+        aliases = self._aliases(places)
+        return next((found for spelling in spellings(name) if (found := find_names(spelling, places, aliases))), [])
 
     def _aliases(self, places: dict[str, _Place]) -> dict[str, str]:
         """What else the models answer to: the short names of other programs' and what the catalogue calls a file of this name."""

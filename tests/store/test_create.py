@@ -335,3 +335,28 @@ def test_the_expected_size_grows_with_the_bits_of_the_type(store: Store) -> None
 
     assert sizes == sorted(sizes)
     assert expected_bytes(metadata, "F16") > metadata.parameter_count * 2
+
+
+def test_a_model_that_somebody_else_removes_at_once_was_made_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its maker was told that the model which it was made from is not found."""
+    drafted, replace = draft(store, source="tiny", system="Be brief."), store.registry.replace
+
+    def replace_and_lose(record: Any) -> Any:
+        written = replace(record)
+        store.remove(record.name)
+        return written
+
+    monkeypatch.setattr(store.registry, "replace", replace_and_lose)
+
+    made = store.install(drafted.record)
+
+    assert (made.name, made.system, made.path) == ("new", "Be brief.", bundled_model())
+
+
+def test_a_source_that_is_removed_while_it_is_copied_is_not_found(store: Store) -> None:
+    """This was a KeyError, and a 500."""
+    source = store.copy("tiny", "source")
+    store.remove("source")
+
+    with pytest.raises(ModelNotFound, match="'source'"):
+        store.derive(source, "copy")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from myllm.errors import InvalidRequest
-from myllm.store.names import find_names, name_of_file, same_names, validate_name
+from myllm.store.names import find_names, name_of_file, same_names, spellings, validate_name
 
 INSTALLED = ["gpt-oss:20b", "llama3:latest", "qwen3:0.6b", "qwen3:8b", "tiny", "org/Model"]
 
@@ -74,3 +74,20 @@ def test_a_files_name_is_its_stem_without_the_parts_number() -> None:
 @given(st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
 def test_whatever_is_asked_only_names_and_alias_targets_are_found(asked: str, names: list[str], aliases: dict[str, str]) -> None:
     assert set(find_names(asked, names, aliases)) <= {*names, *aliases.values()}
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("hf.co/org/M-GGUF", ("hf.co/org/M-GGUF", "org/M-GGUF")),
+        ("huggingface.co/org/M-GGUF:Q4_0", ("huggingface.co/org/M-GGUF:Q4_0", "org/M-GGUF:Q4_0")),
+        ("registry.ollama.ai/library/m:1b", ("registry.ollama.ai/library/m:1b", "m:1b")),
+        ("registry.ollama.ai/someone/m", ("registry.ollama.ai/someone/m", "someone/m")),
+        ("library/m", ("library/m", "m")),
+        ("m", ("m",)),
+        ("library/", ("library/",)),
+        ("org/library/m", ("org/library/m",)),
+    ],
+)
+def test_a_name_with_a_registry_in_front_is_looked_for_as_it_stands_and_then_without(written: str, found: tuple[str, ...]) -> None:
+    assert spellings(written) == found

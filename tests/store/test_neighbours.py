@@ -239,3 +239,46 @@ def _seconds_to_list(machine: Machine) -> float:
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("asked", ["hf.co/org/M-GGUF:Q4_K_M", "HF.co/org/m-gguf:q4_k_m", "hf.co/org/M-GGUF"])
+def test_what_ollama_pulled_from_the_hub_is_found_by_the_name_under_which_it_is_listed(machine: Machine, asked: str) -> None:
+    """Every name lost its `hf.co/` before it was looked for, so a model that was listed with it was 404."""
+    blob = put_ollama_model(machine.ollama, "hf.co/org/M-GGUF/Q4_K_M")
+    store = machine.store()
+
+    assert "hf.co/org/M-GGUF:Q4_K_M" in names(store)
+    assert store.resolve(asked).path == blob
+
+
+def test_the_model_that_is_called_so_goes_before_the_one_without_a_registry_in_front(machine: Machine) -> None:
+    theirs = put_ollama_model(machine.ollama, "hf.co/org/M-GGUF/Q4_K_M")
+    store = machine.store()
+    store.copy("tiny", "org/M-GGUF:Q4_K_M")
+
+    assert store.resolve("hf.co/org/M-GGUF:Q4_K_M").path == theirs
+    assert store.resolve("org/M-GGUF:Q4_K_M").path == bundled_model()
+
+
+@pytest.mark.parametrize("asked", ["registry.ollama.ai/library/m:1b", "library/m:1b", "registry.ollama.ai/library/m"])
+def test_a_model_of_ollamas_is_found_by_its_full_name(machine: Machine, asked: str) -> None:
+    blob = put_ollama_model(machine.ollama, f"{LIBRARY}/m/1b")
+
+    assert machine.store().resolve(asked).path == blob
+
+
+def test_what_ollama_pulled_from_the_hub_is_ollamas_to_remove(machine: Machine) -> None:
+    put_ollama_model(machine.ollama, "hf.co/org/M-GGUF/Q4_K_M")
+
+    with pytest.raises(Conflict, match="belongs to Ollama"):
+        machine.store().remove("hf.co/org/M-GGUF:Q4_K_M")
+
+
+def test_a_model_of_ours_is_removed_by_its_name_on_the_hub(machine: Machine) -> None:
+    """It was pulled as `hf.co/org/M`, used as `hf.co/org/M`, and could not be removed as that."""
+    store = machine.store()
+    store.copy("tiny", "org/M")
+
+    store.remove("hf.co/org/M")
+
+    assert names(store) == ["tiny"]
