@@ -13,7 +13,8 @@ MAX_LENGTH = 40  # letters; longer than any duration or size that means somethin
 # Go's units, which Ollama's clients write, and days; a microsecond has two spellings beside the plain one.
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "\xb5s": 1e-6, "\u03bcs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = "|".join(_SECONDS)
-_DURATION = re.compile(rf"([-+]?)((?:\d+(?:\.\d*)?(?:{_UNIT}))+|\d+(?:\.\d*)?)")
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_DURATION = re.compile(rf"([-+]?)((?:{_NUMBER}(?:{_UNIT}))+|{_NUMBER})")
 _DURATION_PART = re.compile(rf"([\d.]+)({_UNIT})?")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)(b?)")
 

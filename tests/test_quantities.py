@@ -13,6 +13,7 @@ from myllm.quantities import parse_duration, parse_size
     ("written", "seconds"),
     [
         ("5m", 300),
+        (".5m", 30),
         ("0", 0),
         (0, 0),
         (-1, math.inf),

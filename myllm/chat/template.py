@@ -70,7 +70,13 @@ class ChatTemplate:
         if mask is not None:
             turns, others = [mask.hide_message(turn) for turn in turns], mask.hide(others)
         is_opened = add_generation_prompt and end is None
-        rendered = self._run({**others, **self._specials, "messages": turns, "add_generation_prompt": is_opened})
+        try:
+            rendered = self._run({**others, **self._specials, "messages": turns, "add_generation_prompt": is_opened})
+        except TemplateFailed as error:
+            error.message = error.message.replace(end or "", "")  # a template may put a message into its error
+            if mask is not None:
+                error.message = "".join(span.text for span in mask.reveal(error.message))
+            raise
         if end is not None:
             rendered = self._cut(rendered, end)
         return mask.reveal(rendered) if mask is not None else (Span(rendered),)

@@ -7,6 +7,7 @@ what another program has stored is read for what can be used.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from myllm.errors import InvalidRequest
+
+log = logging.getLogger(__name__)
 
 MAX_STOPS, MAX_STOP_LETTERS = 16, 256
 _MOST = 2**31 - 1
@@ -66,16 +69,24 @@ _ENGINE = {
 }
 _NUM_KEEP = _Parameter("num_keep", int, 0, _MOST)
 PARAMETER_NAMES = frozenset({*_SAMPLING, *_ENGINE, "stop", "num_keep"})
+# Names that Ollama once had and still takes without effect; old Modelfiles hold them.
+RETIRED_NAMES = frozenset({"numa", "low_vram", "f16_kv", "logits_all", "vocab_only", "embedding_only", "tfs_z", "penalize_newline"})
+RETIRED_NAMES |= {"mirostat", "mirostat_eta", "mirostat_tau"}
 _KINDS = {int: "integer", float: "float32", bool: "boolean"}  # the words of Ollama's errors
 
 
 def read_parameters(written: Mapping[str, Any], field: str = "parameters") -> Parameters:
-    """What somebody gave by Ollama's names; null is not given. Raises InvalidRequest for an unknown name or a wrong value.
+    """What somebody gave by Ollama's names; null is not given, and a retired name does nothing, as in Ollama.
+
+    Raises InvalidRequest for an unknown name or a wrong value.
 
     field: what the request calls them, for the error's `param`.
     """
     read = Parameters()
     for name, value in written.items():
+        if name in RETIRED_NAMES:
+            log.warning("the parameter '%s' is left out: neither Ollama nor this server has it any more", name)
+            continue
         if name not in PARAMETER_NAMES:
             shown, known = name[:40], ", ".join(sorted(PARAMETER_NAMES))
             raise InvalidRequest(f"there is no parameter {shown!r}; there are {known}", param=f"{field}.{shown}")

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from myllm.chat.literals import ControlTokens
 from myllm.chat.template import ChatTemplate
-from myllm.errors import InvalidRequest
+from myllm.errors import InvalidRequest, TemplateFailed
 from myllm.types import Message, Prompt, Span, ToolCall
 
 TOKENS = ("<|start|>", "<|end|>", "<|eot_id|>", "</s>", "<|a|>", "<|a|>b")
@@ -190,3 +190,14 @@ def test_spans_join_to_the_bare_rendering_and_hold_exactly_the_templates_tokens(
 
     assert text_of(prompt) == text_of(bare.render(messages))
     assert count_tokens(prompt) == count_tokens(bare.render(stand_ins))
+
+
+@pytest.mark.parametrize("last", [Message("user", "and <|eot_id|>"), Message("assistant", "and <|eot_id|>")])
+def test_the_letters_that_stand_for_tokens_are_not_in_the_error_of_a_template(last: Message) -> None:
+    """A template that put the messages into its own error showed the letters that hide control tokens."""
+    refusing = template("{{ messages[-1].content }}{% if messages | length > 1 %}{{ raise_exception(messages[-1].content) }}{% endif %}")
+
+    with pytest.raises(TemplateFailed) as failed:
+        refusing.render([Message("user", "x"), last], continues_last=last.role == "assistant")
+
+    assert "and <|eot_id|>" in failed.value.message and failed.value.message.isascii()

@@ -155,7 +155,7 @@ def test_two_whole_models_are_not_one(store: Store, tmp_path: Path) -> None:
         ({"files": {f"{n}.gguf": NO_BLOB for n in range(1001)}}, "files", "at most 1,000"),
         ({"source": "tiny", "adapters": {"a.gguf": NO_BLOB}}, "adapters", "LoRA"),
         ({"source": "tiny", "name": "../x"}, "name", "cannot be a model's name"),
-        ({"source": "tiny", "parameters": {"mirostat": 1}}, "parameters.mirostat", "no parameter"),
+        ({"source": "tiny", "parameters": {"temprature": 1}}, "parameters.temprature", "no parameter"),
         ({"source": "tiny", "system": "x" * (MAX_TEXT_BYTES + 1)}, "system", "at most"),
         ({"source": "tiny", "license": "x" * (MAX_TEXT_BYTES + 1)}, "license", "at most"),
         ({"source": "tiny", "messages": (Message("user", "x" * (5 << 20)),)}, "messages", "at most"),

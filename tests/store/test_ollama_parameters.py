@@ -49,7 +49,14 @@ def test_what_was_read_is_told_again_by_ollamas_names() -> None:
     assert ollama_parameters(Parameters({"ignore_eos": True})) == {}
 
 
-@pytest.mark.parametrize("name", ["temprature", "mirostat", "numa", "", "x" * 10_000])
+@pytest.mark.parametrize("name", ["mirostat", "mirostat_tau", "tfs_z", "low_vram", "penalize_newline"])
+def test_a_name_that_ollama_has_retired_is_taken_without_effect(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    read = read_parameters({name: 1, "top_k": 5})
+
+    assert read.sampling == {"top_k": 5} and name in caplog.text
+
+
+@pytest.mark.parametrize("name", ["temprature", "gpu_layers", "", "x" * 10_000])
 def test_an_unknown_parameter_is_refused_with_the_names_that_there_are(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"no parameter.*temperature") as refused:
         read_parameters({name: 1})
