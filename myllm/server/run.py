@@ -6,11 +6,13 @@ tells the address is printed when requests are answered.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import math
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -45,6 +47,14 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.should_exit:
             self.on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn closes WebSockets at once; the answers that run on them may finish first, as those over HTTP may."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.readiness.num_answers and not self.force_exit:
+                    await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.readiness.status = "draining"

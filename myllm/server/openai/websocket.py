@@ -18,6 +18,7 @@ from myllm.errors import InvalidRequest, MyLLMError
 from myllm.server.callers import count_request
 from myllm.server.openai.errors import ErrorForm
 from myllm.server.openai.requests import Requests
+from myllm.server.readiness import answering
 
 log = logging.getLogger("myllm.access")
 bugs = logging.getLogger("myllm.server")
@@ -71,7 +72,8 @@ class ChatSocket:
                 content = await waiting.get()
                 started, error = time.monotonic(), None
                 try:
-                    await self._answer(socket, content)
+                    with answering(socket):
+                        await self._answer(socket, content)
                 except MyLLMError as problem:
                     error = problem
                 except WebSocketDisconnect:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from socket import SHUT_RDWR
 from typing import Any
@@ -189,3 +189,22 @@ def test_each_message_is_in_the_access_log(server: LiveServer, socket: ClientCon
     receive(socket)
 
     wait_until(lambda: sum("WEBSOCKET /v1/chat/completions 400" in line for line in server.log) == before + 1, "it is logged")
+
+
+def test_a_server_that_stops_lets_the_running_answer_end_and_refuses_what_waits(make_server: Callable[..., LiveServer]) -> None:
+    """uvicorn closes sockets as soon as it stops, in mid-answer."""
+    live = make_server("--model", "tiny")
+    wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
+
+    with connect(address(live)) as socket:
+        send(socket, "Tell me a story about a fox.", ignore_eos=True, max_tokens=1500)
+        send(socket, "Hello!")
+        socket.recv(60)
+        live.process.terminate()
+        wait_until(lambda: live.http.get("/health").status_code == 503, "the server drains")
+        story, refused = receive(socket), receive(socket)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(60)
+
+    assert story[-1]["choices"][0]["finish_reason"] == "length"
+    assert refused[0]["error"]["code"] == "draining" and live.process.wait(60) == 0
