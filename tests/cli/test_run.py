@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 
@@ -134,7 +135,9 @@ def test_ctrl_c_ends_the_program_and_the_answer(server, session):
     with subprocess.Popen(
         command, env=environment(server.home, server.url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
-        first = running.stdout.read(9)
+        first = b""
+        while len(first) < 9:  # not running.stdout.read, which may take more, and communicate does not see that
+            first += os.read(running.stdout.fileno(), 9 - len(first))
         running.send_signal(signal.SIGINT)
         rest, errors = running.communicate(timeout=60)
 
