@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -47,9 +48,9 @@ class Dialect(NamedTuple):
 
     @property
     def routes(self) -> list[BaseRoute]:
-        if self.owns_prefix:
-            return [Route(self.prefix, self.app), Route(self.prefix + "/{rest:path}", self.app)]
-        return [Mount(self.prefix, app=self.app)]
+        below = Route(self.prefix + "/{rest:path}", self.app) if self.owns_prefix else Mount(self.prefix, app=self.app)
+        below.path_regex = re.compile(below.path_regex.pattern, re.DOTALL)  # a line break in a path is the dialect's to refuse
+        return [Route(self.prefix, self.app), below] if self.owns_prefix else [below]
 
 
 def dialects(service: Service) -> list[Dialect]:

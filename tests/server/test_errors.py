@@ -200,3 +200,15 @@ def test_a_prefix_alone_is_refused_in_its_dialects_form(dialect: str, small: Liv
 
 def test_ollamas_prefix_is_its_root_with_and_without_a_slash(small: LiveServer) -> None:
     assert [small.http.get(path).text for path in ("/ollama", "/ollama/")] == ["Ollama is running"] * 2
+
+
+@pytest.mark.parametrize(("dialect", "status"), [("native", 404), ("openai", 404), ("service", 404), ("anthropic", 404), ("ollama", 400)])
+def test_a_line_break_in_a_path_is_refused_in_its_dialects_form(dialect: str, status: int, small: LiveServer) -> None:
+    """Starlette's mounts did not match such a path, and so it had the form of no dialect."""
+    paths = {"native": "/api/sessions/", "ollama": "/ollama/api/blobs/", "anthropic": "/v1/messages/"}
+    method = "POST" if dialect == "ollama" else "DELETE"
+
+    response = small.http.request(method, paths.get(dialect, PREFIXES[dialect] + "/responses/") + "a%0Ab")
+
+    assert response.status_code == status
+    assert message_of(dialect, response)
