@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
-from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from myllm.errors import MyLLMError
+from myllm.server.error_forms import exception_handlers
 from myllm.server.json_response import json_response
-from myllm.server.streaming import ClientLeft
 
 log = logging.getLogger("myllm.server")
 
@@ -62,17 +61,13 @@ def request_id_of(connection: HTTPConnection) -> str:
 
 
 def error_body(error: MyLLMError, request_id: str) -> ErrorBody:
-    return _body(error.status, error.message, request_id)
+    kind = TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return ErrorBody(ErrorDetail(kind, error.message), request_id)
 
 
 def render_error(error: MyLLMError) -> Response:
     """The answer to a request that was refused before it reached the dialect."""
     return _answer(error, _new_id())
-
-
-def _body(status: int, message: str, request_id: str) -> ErrorBody:
-    kind = TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return ErrorBody(ErrorDetail(kind, message), request_id)
 
 
 def _answer(error: MyLLMError, request_id: str) -> Response:
@@ -87,30 +82,4 @@ def _new_id() -> str:
     return f"req_{uuid.uuid4().hex}"
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MyLLMError)
-    return _answer(error, request_id_of(request))
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path, request_id = request.scope["path"], request_id_of(request)
-    messages = {404: f"no such path: {path}", 405: f"{request.method} is not allowed on {path}"}
-    body = _body(error.status_code, messages.get(error.status_code, error.detail), request_id)
-    return json_response(body, error.status_code, {**(error.headers or {}), "request-id": request_id})
-
-
-async def _on_client_left(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; the access log does
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    return _answer(MyLLMError("internal error; the server's log has the details"), request_id_of(request))
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {
-    MyLLMError: _on_error,
-    HTTPException: _on_http,
-    ClientLeft: _on_client_left,
-    Exception: _on_bug,
-}
+EXCEPTION_HANDLERS = exception_handlers(lambda request, error: _answer(error, request_id_of(request)))

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from msgspec import Struct
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from myllm.errors import (
@@ -23,9 +20,9 @@ from myllm.errors import (
     QueueFull,
     WorkerDied,
 )  # fmt: skip
+from myllm.server.error_forms import exception_handlers
 from myllm.server.ollama.answers import json_answer
 from myllm.server.ollama.names import is_valid, quoted
-from myllm.server.streaming import ClientLeft
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 DIED = (
@@ -84,29 +81,5 @@ def told_of(name: str, words: str = NOT_FOUND) -> Iterator[None]:
         raise ModelNotFound(words.format(name=name, quoted=quoted(name)), param="model") from error
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MyLLMError)
-    return render_error(error)
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    words = {404: "404 page not found", 405: "405 method not allowed"}
-    return json_answer(ErrorAnswer(words.get(error.status_code, error.detail)), error.status_code, error.headers)
-
-
-async def _on_client_left(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; the access log does
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    return json_answer(ErrorAnswer("internal error; the server's log has the details"), 500)
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {
-    MyLLMError: _on_error,
-    HTTPException: _on_http,
-    ClientLeft: _on_client_left,
-    ClientDisconnect: _on_client_left,
-    Exception: _on_bug,
-}
+ROUTER_WORDS = {404: "404 page not found", 405: "405 method not allowed"}
+EXCEPTION_HANDLERS = exception_handlers(lambda request, error: render_error(error), ROUTER_WORDS)

@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from myllm.errors import (
@@ -28,8 +26,8 @@ from myllm.errors import (
     Unauthorized,
     Unavailable,
 )
+from myllm.server.error_forms import exception_handlers
 from myllm.server.json_response import json_response
-from myllm.server.streaming import ClientLeft
 
 # The nearest class of an error's own line decides; what has none of these is the server's fault.
 TYPES: dict[type[MyLLMError], str] = {
@@ -96,29 +94,7 @@ class ErrorForm:
         return b"data: " + self.encode(error) + b"\n\n"
 
     def exception_handlers(self) -> dict[Any, Any]:
-        return {MyLLMError: self._on_error, HTTPException: self._on_http, ClientLeft: self._on_client_left, Exception: self._on_bug}
-
-    async def _on_error(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, MyLLMError)
-        return self.response(error)
-
-    async def _on_http(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        path = request.scope["path"]
-        if error.status_code == 405:
-            answer = self.response(MethodNotAllowed(f"{request.method} is not allowed on {path}"))
-        elif error.status_code == 404:
-            answer = self.response(NotFound(f"no such path: {path}"))
-        else:
-            answer = json_response(self.describe(MyLLMError(error.detail)), error.status_code)
-        answer.headers.update(error.headers or {})
-        return answer
-
-    async def _on_client_left(self, request: Request, error: Exception) -> Response:
-        return Response(status_code=499)  # nobody reads it; the access log does
-
-    async def _on_bug(self, request: Request, error: Exception) -> Response:
-        return self.response(MyLLMError("internal error; the server's log has the details"))
+        return exception_handlers(lambda request, error: self.response(error))
 
 
 OPENAI_FORM = ErrorForm(describe)
