@@ -155,7 +155,7 @@ def as_dict(model: InstalledModel) -> dict[str, Any]:
         "size_bytes": meta.size_bytes,
         "context_size": meta.context_length,
         "embedding_length": meta.embedding_length,
-        "capabilities": meta.capabilities,
+        "capabilities": model.capabilities,
         "template": model.template or ("gguf" if meta.chat_template else None),
         "parameters": meta.sampling_defaults | model.parameters,
         "license": meta.license,
@@ -177,7 +177,7 @@ def _told(model: InstalledModel) -> dict[str, Any]:
 def _row(model: InstalledModel) -> tuple[str, ...]:
     meta = model.metadata
     what = (size(meta.size_bytes), count(meta.parameter_count), meta.quantization, f"{meta.context_length:,}")
-    return (model.name, *what, " ".join(meta.capabilities), local_time(model.modified_at.isoformat()))
+    return (model.name, *what, " ".join(model.capabilities), local_time(model.modified_at.isoformat()))
 
 
 def _summary(model: InstalledModel) -> str:

@@ -51,7 +51,7 @@ def tag_of(installed: InstalledModel) -> Tag:
         size=installed.metadata.size_bytes,
         digest=installed.digest,
         details=details_of(installed),
-        capabilities=installed.metadata.capabilities,
+        capabilities=installed.capabilities,
     )
 
 

@@ -37,7 +37,7 @@ class GatewayAPI:
         body = decode(await read_body(request, settings.max_body_bytes), ChatBody)
         name = request.path_params.get("model") or (await self.service.default_model() if body.model is None else body.model)
         installed = await self.service.resolve(name)
-        can_think = "thinking" in installed.metadata.capabilities
+        can_think = "thinking" in installed.capabilities
         chat, caller = parse_chat(body, name, can_think=can_think), caller_of(request)
         if body.stream:
             return EventStream(lambda: self._told(chat, caller, can_think), _sent, render_stream_error, settings.keepalive_comment_s)

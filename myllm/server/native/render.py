@@ -46,7 +46,7 @@ def render_model(installed: InstalledModel, service: Service) -> ModelBody:
         parameters=service.sampling_defaults(installed),
         loaded=status == "loaded",
         status=status,
-        capabilities=meta.capabilities,
+        capabilities=installed.capabilities,
         digest=installed.digest,
         modified_at=iso_time(installed.modified_at.timestamp()),
         progress=loading.get(name, UNSET),

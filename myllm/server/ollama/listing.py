@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from msgspec.structs import replace
 
 from myllm.loaded_model import LoadedModel
 from myllm.server.ollama.answers import RunningList, RunningModel, TagList
 from myllm.server.ollama.names import shown_name
-from myllm.server.tags import details_of, tags_of
+from myllm.server.tags import Tag, details_of, tags_of
 from myllm.sessions import iso_time
 from myllm.store.store import InstalledModel
 
@@ -20,20 +20,7 @@ OF_OLLAMA = ("completion", "vision", "tools", "insert", "thinking")
 
 def tag_list(installed: Iterable[InstalledModel]) -> TagList:
     """Newest first."""
-    models = {model.name: model for model in installed}
-    tags = tags_of(models.values())
-    return TagList(
-        [
-            replace(
-                tag,
-                name=shown_name(tag.name),
-                model=shown_name(tag.name),
-                digest=bare_digest(tag.digest),
-                capabilities=capabilities(models[tag.name]),
-            )
-            for tag in tags
-        ]
-    )
+    return TagList([_tag(tag) for tag in tags_of(installed)])
 
 
 def running_list(loaded: Iterable[LoadedModel]) -> RunningList:
@@ -43,14 +30,18 @@ def running_list(loaded: Iterable[LoadedModel]) -> RunningList:
     return RunningList([_running(model, now) for model in ready])
 
 
-def capabilities(installed: InstalledModel) -> tuple[str, ...]:
+def capabilities(ours: Container[str]) -> tuple[str, ...]:
     """A model that can write is not told as one for embeddings, although it makes some: clients sort models by this."""
-    found = tuple(word for word in OF_OLLAMA if word in installed.metadata.capabilities)
-    return found or ("embedding",)
+    return tuple(word for word in OF_OLLAMA if word in ours) or ("embedding",)
 
 
 def bare_digest(digest: str) -> str:
     return digest.removeprefix("sha256-").removeprefix("sha256:")
+
+
+def _tag(tag: Tag) -> Tag:
+    name = shown_name(tag.name)
+    return replace(tag, name=name, model=name, digest=bare_digest(tag.digest), capabilities=capabilities(tag.capabilities))
 
 
 def _running(model: LoadedModel, now: float) -> RunningModel:

@@ -120,6 +120,6 @@ class PullLines:
         return self._layer(progress) + encode_line(ProgressAnswer(status="verifying sha256 digest"))
 
 
-def told_of_pull(error: MyLLMError) -> MyLLMError:
+def told_of_pull(error: ModelNotFound) -> ModelNotFound:
     """What is not there to be pulled, in the words that clients know."""
-    return ModelNotFound(f"{NO_MANIFEST}: {error.message}", param="model") if isinstance(error, ModelNotFound) else error
+    return ModelNotFound(f"{NO_MANIFEST}: {error.message}", param="model")

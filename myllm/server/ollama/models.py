@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,8 +25,6 @@ from myllm.service import Service
 from myllm.store.create import NewModel
 from myllm.store.gguf_header import read_header
 from myllm.store.pull_task import PullTask
-
-log = logging.getLogger("myllm.server")
 
 OLLAMA_VERSION = "0.33.0"  # whose API this is; clients compare it with what they need
 COPILOT = "GitHubCopilotChat/"

@@ -19,6 +19,7 @@ log = logging.getLogger("myllm.server")
 
 SMALLEST_CONTEXT = 4  # what Ollama raises a smaller one to
 NUM_KEEP = 4
+MOST_SHOWN = 8  # names of unknown options in the log
 # Ollama's own, by our names; a model's parameters go over them, and a request's over those.
 DEFAULTS: dict[str, Any] = {
     "temperature": 0.8,
@@ -46,7 +47,7 @@ class Options(Struct, frozen=True):
     num_keep: int | None
 
     def sampling_over(self, model: Mapping[str, Any], longest: int) -> dict[str, Any]:
-        """What a request asks of the sampler. model: the model's own parameters; longest: tokens that no answer reaches."""
+        """What a request asks of the sampler. model: the model's own parameters; longest: tokens of a whole context."""
         lifted = {"max_tokens": longest, "seed": secrets.randbits(31)}
         given = {name: lifted[name] if value is None else value for name, value in self.sampling.items()}
         asked = {name: value for name, value in given.items() if name in model or self.sampling[name] is not None}
@@ -56,8 +57,9 @@ class Options(Struct, frozen=True):
 def read_options(written: Mapping[str, Any] | None) -> Options:
     """Raises InvalidRequest that names the option."""
     given = {name: value for name, value in (written or {}).items() if value is not None}
-    for name in given.keys() - PARAMETER_NAMES:
-        log.warning("invalid option provided: %r", name[:100])
+    if unknown := [name for name in given if name not in PARAMETER_NAMES]:
+        shown = ", ".join(repr(name[:40]) for name in unknown[:MOST_SHOWN])
+        log.warning("unknown options are left out, %s in all: %s", f"{len(unknown):,}", shown)
     read = read_parameters({name: value for name, value in given.items() if name in PARAMETER_NAMES}, "options")
     engine = {name: value for name, value in read.engine.items() if AUTOMATIC.get(name) != value}
     context_size = engine.pop("context_size", None)

@@ -27,7 +27,7 @@ class Model(Struct, frozen=True):
     parameters: dict[str, Any]
 
     def can(self, capability: str) -> bool:
-        return capability in self.installed.metadata.capabilities
+        return capability in self.installed.capabilities
 
     @property
     def end_token(self) -> int | None:

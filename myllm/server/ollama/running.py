@@ -109,8 +109,10 @@ class Running:
 
     @property
     def _num_left(self) -> int:
+        """Tokens that the answer may still have. An answer that must shift has filled its first context: that is how large one is."""
         assert self._shift is not None
-        return self._shift.max_tokens - self.usage.completion_tokens
+        longest = self._shift.max_tokens or LONGEST_SHIFTED * self._first.usage.total_tokens
+        return longest - self.usage.completion_tokens
 
     async def _go_on(self) -> None:
         assert self._shift is not None
@@ -125,7 +127,7 @@ class Running:
         self.reply = following
 
     async def _end(self) -> None:
-        if self._wants_context:
+        if self._wants_context and self.reply.finish_reason is not FinishReason.CANCELLED:  # or nobody is left who counts tokens
             self.context = await self.reply.token_ids()
             said_end = self.reply.finish_reason is FinishReason.STOP and self.reply.stop_string is None
             if said_end and self._end_token is not None:
@@ -134,9 +136,9 @@ class Running:
 
 
 class Shift:
-    """How an answer goes on. max_tokens: of all of it. open: starts a reply to token ids."""
+    """How an answer goes on. max_tokens: of all of it; None is ten contexts. open: starts a reply to token ids."""
 
-    def __init__(self, request: ChatRequest | CompletionRequest, open: Open, *, num_keep: int, max_tokens: int) -> None:
+    def __init__(self, request: ChatRequest | CompletionRequest, open: Open, *, num_keep: int, max_tokens: int | None) -> None:
         self.num_keep = num_keep
         self.max_tokens = max_tokens
         self._request = request

@@ -25,15 +25,13 @@ from myllm.server.ollama.options import NUM_KEEP, Options, read_options
 from myllm.server.ollama.reading import read
 from myllm.server.ollama.render import ChatForm, GenerateForm, Lines, truncation_headers
 from myllm.server.ollama.requests import Model, chat_request, generate_request
-from myllm.server.ollama.running import LONGEST_SHIFTED, Running, Shift, running
+from myllm.server.ollama.running import Running, Shift, running
 from myllm.server.ranges import keep_alive_s
 from myllm.server.streaming import LINES, EventStream, while_connected
 from myllm.service import Service
 from myllm.types import ChatRequest, CompletionRequest
 
 log = logging.getLogger("myllm.server")
-
-UNKNOWN_CONTEXT = 4096
 
 
 class Asked(Struct):
@@ -137,9 +135,7 @@ class Runs:
         return self.service.chat(work, caller) if isinstance(work, ChatRequest) else self.service.complete(work, caller)
 
     def _shift(self, asked: Asked, work: ChatRequest | CompletionRequest) -> Shift:
-        model = asked.model
-        size = asked.options.context_size or model.installed.metadata.context_length or UNKNOWN_CONTEXT
-        longest = work.sampling.get("max_tokens") or model.parameters.get("max_tokens") or LONGEST_SHIFTED * size
+        longest = asked.options.sampling.get("max_tokens", asked.model.parameters.get("max_tokens"))
         num_keep = NUM_KEEP if work.num_keep is None else work.num_keep
         return Shift(work, lambda more: self.service.complete(more, asked.caller), num_keep=num_keep, max_tokens=longest)
 

@@ -39,7 +39,7 @@ def show_answer(
         messages=[ShownMessage(message.role, message.content) for message in installed.messages] or UNSET,
         model_info=model_info(installed, header, verbose=verbose),
         tensors=[TensorAnswer(tensor.name, tensor.type.name, tensor.shape) for tensor in header.tensors] if verbose else UNSET,
-        capabilities=list(capabilities(installed)),
+        capabilities=list(capabilities(installed.capabilities)),
         modified_at=iso_time(installed.modified_at.timestamp()),
     )
 

@@ -76,6 +76,23 @@ def test_a_model_is_told_by_what_it_is_made_for(own: OllamaCalls) -> None:
     assert can["bert:latest"] == ["embedding"] and can["plain:latest"] == ["completion"]
 
 
+def test_a_template_that_was_given_says_what_a_model_is_told_to_do(own: OllamaCalls) -> None:
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    own.answer("create", **{"from": "tiny", "model": "silent", "template": template})
+
+    http = own.server.http
+    shown = own.answer("show", model="silent")["capabilities"]
+    listed = next(each for each in http.get("/ollama/api/tags").json()["models"] if each["name"] == "silent:latest")["capabilities"]
+    tagged = next(each for each in http.get("/models").json()["models"] if each["name"] == "silent")["capabilities"]
+    native = http.get("/api/models/silent").json()["capabilities"]
+    refused = own.error("chat", {"model": "silent", "messages": ask("Hello!"), "think": True})
+    own.send("delete", {"model": "silent"}, "DELETE")
+
+    assert shown == listed == ["completion", "insert"]
+    assert tagged == native == ["completion", "chat", "insert", "embeddings"]
+    assert refused == (400, '"silent" does not support thinking')
+
+
 @pytest.mark.parametrize(
     ("name", "shown", "full"),
     [

@@ -91,7 +91,14 @@ def test_names_that_nobody_knows_are_logged_and_left_out(ollama: OllamaCalls) ->
     answer = ollama.answer("generate", prompt="Hello!", options={"mirostat": 2, "tfs_z": 1.0, "low_vram": True, "num_gqa": "x"})
 
     assert answer["response"] == HELLO
-    wait_until(lambda: [line for line in ollama.server.log if "invalid option provided: 'mirostat'" in line], "the option is in the log")
+    wait_until(lambda: [line for line in ollama.server.log if "4 in all: 'mirostat', 'tfs_z'" in line], "the options are in the log")
+
+
+def test_however_many_names_nobody_knows_the_log_has_one_line_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    read_options({f"{number} is no option": number for number in range(1000)})
+
+    [line] = caplog.messages
+    assert "1,000" in line and "'0 is no option'" in line and len(line) < 500
 
 
 def test_num_predict_ends_an_answer_and_says_so(ollama: OllamaCalls) -> None:

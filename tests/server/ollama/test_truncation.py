@@ -179,6 +179,17 @@ def test_a_shifted_answer_without_a_bound_ends_after_ten_contexts(ollama: Ollama
     assert answer["eval_count"] <= 320 and answer["done_reason"] in ("stop", "length")
 
 
+def test_a_shifted_answer_whose_models_own_bound_is_lifted_ends_there_too(own: OllamaCalls) -> None:
+    own.answer("create", **{"from": "tiny", "model": "brief", "parameters": {"num_predict": 3}})
+    body = {"model": "brief", "prompt": "1, 2, 3, 4, 5, 6,", "raw": True, "shift": True}
+    hot = {"num_ctx": 32, "temperature": 1.5, "seed": 3}
+
+    bounded, lifted = own.answer("generate", **body, options=hot), own.answer("generate", **body, options=hot | {"num_predict": -1})
+    own.send("delete", {"model": "brief"}, "DELETE")
+
+    assert bounded["eval_count"] == 3 and 3 < lifted["eval_count"] <= 320
+
+
 def test_a_text_to_fill_in_is_bounded_too(ollama: OllamaCalls) -> None:
     status, words = ollama.error("generate", with_defaults({"prompt": WORDS, "suffix": "x", "options": {"num_ctx": 64}}))
 
