@@ -1,10 +1,16 @@
-"""What holds for all tests: they see nothing that other programs keep on this machine, not in processes of their own either."""
+"""What holds for all tests: they see nothing that other programs keep on this machine, not in processes of their own either.
+
+And what several folders of tests share: a model whose answers do not end, and a server of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from endless_model import write_endless_model
+from live_server import LiveServer, wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +24,17 @@ def _a_home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", *theirs):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def endless_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_endless_model(tmp_path_factory.mktemp("endless"))
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory, endless_path: Path) -> Iterator[LiveServer]:
+    """A server whose one loaded model, `endless`, answers until its client leaves. Tests leave it as they found it."""
+    live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "endless", MYLLM_MODEL_DIRS=str(endless_path.parent))
+    wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
+    yield live
+    live.stop()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ class LiveServer:
 
     def worker_pids(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.process.pid).children()]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The workers stand still inside: what runs there surely does not end before the test is done with it."""
+        workers = psutil.Process(self.process.pid).children()
+        for worker in workers:
+            worker.suspend()
+        yield
+        for worker in workers:
+            worker.resume()
 
     def status(self, model: str = "tiny") -> dict[str, Any]:
         """The model's line of /api/status, empty while it is not loaded."""

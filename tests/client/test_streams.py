@@ -11,12 +11,12 @@ from live_server import wait_until
 import myllm
 from myllm.errors import ServerUnreachable
 
-LONG = {"ignore_eos": True, "max_tokens": 1800, "temperature": 1}
 END = '{"done":true,"session_id":"s","full_text":"a\u2028b","usage":{"prompt_tokens":3},"finish_reason":"stop"}'
 
 
 def is_idle(server):
-    return server.status().get("running") == 0 and server.status()["requests"] == 0
+    now = server.status("endless")
+    return now["running"] == now["requests"] == 0
 
 
 def ending(client, session_id):
@@ -25,50 +25,51 @@ def ending(client, session_id):
         return client.read_session(session_id).messages[-1].finish_reason
 
 
-def test_a_stream_that_is_left_early_stops_its_generation(client, server):
+def test_a_stream_that_is_left_early_stops_its_generation(connect, endless):
+    client = connect(endless.url)
     session = client.session()
 
-    with session.chat_stream("tiny", "Tell me a story.", **LONG) as stream:
+    with session.chat_stream("endless", "Tell me a story.") as stream:
         assert next(iter(stream))
 
-    wait_until(lambda: is_idle(server), "nothing runs")
+    wait_until(lambda: is_idle(endless), "nothing runs")
     assert wait_until(lambda: ending(client, session.id), "the reply is stored") == "cancelled"
 
 
-def test_a_stream_that_is_left_without_a_with_stops_too(server):
-    with myllm.Client(server.url) as client:
+def test_a_stream_that_is_left_without_a_with_stops_too(endless):
+    with myllm.Client(endless.url) as client:
         session = client.session()
 
-        for _ in session.chat_stream("tiny", "Tell me a story.", **LONG):
+        for _ in session.chat_stream("endless", "Tell me a story."):
             break
 
-        wait_until(lambda: is_idle(server), "nothing runs")
+        wait_until(lambda: is_idle(endless), "nothing runs")
         assert wait_until(lambda: ending(client, session.id), "the reply is stored") == "cancelled"
 
 
-def test_an_async_stream_that_is_left_without_a_with_stops_too(server):
+def test_an_async_stream_that_is_left_without_a_with_stops_too(endless):
     async def leave(session_id):
-        async with myllm.AsyncClient(server.url) as client:
-            async for _ in client.session(session_id).chat_stream("tiny", "Tell me a story.", **LONG):
+        async with myllm.AsyncClient(endless.url) as client:
+            async for _ in client.session(session_id).chat_stream("endless", "Tell me a story."):
                 break
-            await asyncio.to_thread(wait_until, lambda: is_idle(server), "nothing runs")
+            await asyncio.to_thread(wait_until, lambda: is_idle(endless), "nothing runs")
 
     asyncio.run(leave("left-by-break"))
 
-    with myllm.Client(server.url) as client:
+    with myllm.Client(endless.url) as client:
         assert wait_until(lambda: ending(client, "left-by-break"), "the reply is stored") == "cancelled"
 
 
-def test_a_task_that_is_cancelled_stops_its_generation(server):
+def test_a_task_that_is_cancelled_stops_its_generation(endless):
     async def cancel():
         begun = asyncio.Event()
 
         async def read():
-            async with client.chat_stream("tiny", "Tell me a story.", session_id="cancelled-task", **LONG) as stream:
+            async with client.chat_stream("endless", "Tell me a story.", session_id="cancelled-task") as stream:
                 async for _ in stream:
                     begun.set()
 
-        async with myllm.AsyncClient(server.url) as client:
+        async with myllm.AsyncClient(endless.url) as client:
             task = asyncio.create_task(read())
             await begun.wait()
             task.cancel()
@@ -76,27 +77,27 @@ def test_a_task_that_is_cancelled_stops_its_generation(server):
             return task.cancelled()
 
     assert asyncio.run(cancel())
-    wait_until(lambda: is_idle(server), "nothing runs")
-    with myllm.Client(server.url) as client:
+    wait_until(lambda: is_idle(endless), "nothing runs")
+    with myllm.Client(endless.url) as client:
         assert wait_until(lambda: ending(client, "cancelled-task"), "the reply is stored") == "cancelled"
 
 
-def test_a_chat_that_is_not_streamed_is_cancelled_with_its_task(server):
+def test_a_chat_that_is_not_streamed_is_cancelled_with_its_task(endless):
     async def cancel():
-        async with myllm.AsyncClient(server.url) as client:
-            task = asyncio.create_task(client.chat("tiny", "Tell me a story.", session_id="cancelled-whole", **LONG))
-            await asyncio.to_thread(wait_until, lambda: server.status()["running"], "it runs")
+        async with myllm.AsyncClient(endless.url) as client:
+            task = asyncio.create_task(client.chat("endless", "Tell me a story.", session_id="cancelled-whole"))
+            await asyncio.to_thread(wait_until, lambda: endless.status("endless")["running"], "it runs")
             task.cancel()
             await asyncio.wait([task])
 
     asyncio.run(cancel())
 
-    with myllm.Client(server.url) as client:
+    with myllm.Client(endless.url) as client:
         assert wait_until(lambda: ending(client, "cancelled-whole"), "the reply is stored") == "cancelled"
 
 
-def test_a_closed_stream_yields_nothing_more_and_has_no_answer(client):
-    with client.generate_stream("tiny", "Once", **LONG) as stream:
+def test_a_closed_stream_yields_nothing_more_and_has_no_answer(connect, endless):
+    with connect(endless.url).generate_stream("endless", "Once") as stream:
         next(stream)
         stream.close()
 

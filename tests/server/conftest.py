@@ -30,3 +30,15 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
         if live.process.poll() is None:
             live.process.kill()
             live.process.wait()
+
+
+@pytest.fixture
+def make_endless(make_server: Callable[..., LiveServer], endless_path: Path) -> Callable[..., LiveServer]:
+    """Such servers, with the model `endless` loaded: its answers do not end while a test looks."""
+
+    def make(*args: str, **env: str) -> LiveServer:
+        live = make_server("--model", "endless", *args, MYLLM_MODEL_DIRS=str(endless_path.parent), **env)
+        wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
+        return live
+
+    return make

@@ -16,13 +16,12 @@ import pytest
 from live_server import LiveServer, wait_until
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
-STORY = {"model": "tiny", "messages": [{"role": "user", "content": "Write a very long story."}], "options": {"temperature": 0}}
+STORY = {"model": "endless", "messages": [{"role": "user", "content": "Write a very long story."}]}
 HELLO = "Hello! I am tiny, a small model that ships with MyLLM. How can I help you?"
 
 
-def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_is_served(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    server.chat("Hello!")
+def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_is_served(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless()
     health: list[int] = []
     is_over = threading.Event()
 
@@ -37,13 +36,13 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_is_s
         events.append(event)
         if len(events) == 5:
             os.kill(server.worker_pids()[0], signal.SIGKILL)
-    answer = server.chat("Hello!")
+    answer = server.post("/api/generate", model="endless", prompt="Once", options={"max_tokens": 5})
     is_over.set()
     watcher.join()
 
     assert len(events) >= 6 and set(events[-1]) == {"error", "done"}
-    assert events[-1]["done"] is True and "SIGKILL" in events[-1]["error"] and "tiny" in events[-1]["error"]
-    assert answer["message"]["content"] == HELLO
+    assert events[-1]["done"] is True and "SIGKILL" in events[-1]["error"] and "endless" in events[-1]["error"]
+    assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 5
     assert health and set(health) == {200}
     stored = server.http.get("/api/sessions/killed").json()["messages"]
     assert stored[-1]["finish_reason"] == "cancelled" and stored[-1]["content"]
@@ -77,50 +76,47 @@ def test_a_worker_that_dies_before_anything_was_answered_is_replaced_unseen(
     assert server.worker_pids() != [pid]
 
 
-def test_an_answer_without_streaming_survives_a_worker_that_dies_in_the_middle_of_it(make_server: Callable[..., LiveServer]) -> None:
+def test_an_answer_without_streaming_survives_a_worker_that_dies_in_the_middle_of_it(make_endless: Callable[..., LiveServer]) -> None:
     """Its client had seen nothing, yet it got a 500, because the engine had already produced a part."""
-    server = make_server("--model", "tiny", "--threads", "1")
-    server.chat("Hello!")
+    server = make_endless()
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(server.post("/api/chat", **STORY, session_id="whole")))
+    body = {**STORY, "session_id": "whole", "options": {"max_tokens": 5000}}
+    asking = threading.Thread(target=lambda: answers.append(server.post("/api/chat", **body)))
     asking.start()
-    wait_until(lambda: server.status()["cells_used"] > 100, "a part of the answer was produced")
+    wait_until(lambda: server.status("endless")["cells_used"] > 100, "a part of the answer was produced")
 
     os.kill(server.worker_pids()[0], signal.SIGKILL)
     asking.join()
 
     assert answers[0].status_code == 200, answers[0].text
-    text = answers[0].json()["message"]["content"]
-    assert text.startswith("Chapter 1") and text.count("Chapter 1\n") == 1
-    assert server.http.get("/api/sessions/whole").json()["messages"][-1]["content"] == text
+    assert answers[0].json()["usage"]["completion_tokens"] == 5000
+    stored = server.http.get("/api/sessions/whole").json()["messages"]
+    assert len(stored) == 2 and stored[-1]["content"] == answers[0].json()["message"]["content"]
 
 
-def test_a_client_that_leaves_stops_its_generation_and_frees_its_place(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    with httpx.stream("POST", f"{server.url}/api/chat", json={**STORY, "stream": True, "session_id": "left"}) as response:
-        next(response.iter_lines())
-        assert server.status()["running"] == 1
+def test_a_client_that_leaves_stops_its_generation_and_frees_its_place(endless: LiveServer) -> None:
+    with httpx.stream("POST", f"{endless.url}/api/chat", json={**STORY, "stream": True, "session_id": "left"}) as response:
+        lines = response.iter_lines()  # a loose one would close the stream
+        next(lines)
+        assert endless.status("endless")["running"] == 1
 
-    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
+    wait_until(lambda: endless.status("endless")["running"] == 0, "the sequence was freed")
     stored = wait_until(
-        lambda: [m for m in server.http.get("/api/sessions/left").json()["messages"] if m["role"] == "assistant"], "the reply was stored"
+        lambda: [m for m in endless.http.get("/api/sessions/left").json()["messages"] if m["role"] == "assistant"], "the reply was stored"
     )
-    assert stored[0]["finish_reason"] == "cancelled" and stored[0]["content"].startswith("Chapter")
-    assert len(stored[0]["content"]) < 3000
+    assert stored[0]["finish_reason"] == "cancelled" and stored[0]["content"]
 
 
-def test_a_client_that_leaves_without_streaming_is_noticed_too(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    body = {"model": "tiny", "prompt": "Once", "options": {"ignore_eos": True, "max_tokens": 2000}}
-    client = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0))
-    request = httpx.Request("POST", f"{server.url}/api/generate", json=body)
+def test_a_client_that_leaves_without_streaming_is_noticed_too(endless: LiveServer) -> None:
+    client = socket.create_connection(("127.0.0.1", httpx.URL(endless.url).port or 0))
+    request = httpx.Request("POST", f"{endless.url}/api/generate", json={"model": "endless", "prompt": "Once"})
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     client.sendall(f"POST /api/generate HTTP/1.1\r\n{head}\r\n".encode() + request.content)
-    wait_until(lambda: server.status().get("running") == 1, "the request ran")
+    wait_until(lambda: endless.status("endless")["running"] == 1, "the request ran")
 
     client.close()
 
-    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
+    wait_until(lambda: endless.status("endless")["running"] == 0, "the sequence was freed")
 
 
 @pytest.mark.parametrize(
@@ -160,15 +156,15 @@ def test_a_file_that_only_llama_cpp_can_refuse_is_told_with_its_reason(make_serv
     assert server.chat("Hello!")["message"]["content"] == HELLO
 
 
-def test_sigterm_lets_a_running_stream_finish_and_exits_with_zero(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    events = server.stream("/api/chat", **STORY)
+def test_sigterm_lets_a_running_stream_finish_and_exits_with_zero(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless()
+    events = server.stream("/api/chat", **STORY, options={"max_tokens": 5000})
     next(events)
 
     server.process.send_signal(signal.SIGTERM)
     rest = list(events)
 
-    assert rest[-1]["done"] is True and rest[-1]["finish_reason"] == "stop"
+    assert rest[-1]["done"] is True and rest[-1]["finish_reason"] == "length"
     assert server.process.wait(30) == 0
 
 
@@ -182,18 +178,18 @@ def test_a_worker_ends_when_its_server_is_gone(make_server: Callable[..., LiveSe
     assert worker.wait(30) is None or not worker.is_running()
 
 
-def test_unloading_under_a_stream_waits_for_it(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    events = server.stream("/api/chat", **STORY)
+def test_unloading_under_a_stream_waits_for_it(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless()
+    events = server.stream("/api/chat", **STORY, options={"max_tokens": 5000})
     next(events)
 
-    unloading = threading.Thread(target=lambda: server.post("/api/models/tiny/unload"))
+    unloading = threading.Thread(target=lambda: server.post("/api/models/endless/unload"))
     unloading.start()
     last = list(events)[-1]
     unloading.join()
 
-    assert last["finish_reason"] == "stop"
-    assert server.http.get("/api/models/tiny").json()["status"] == "unloaded"
+    assert last["finish_reason"] == "length"
+    assert server.http.get("/api/models/endless").json()["status"] == "unloaded"
 
 
 def test_a_port_in_use_is_told_with_its_number(make_server: Callable[..., LiveServer]) -> None:
@@ -206,15 +202,15 @@ def test_a_port_in_use_is_told_with_its_number(make_server: Callable[..., LiveSe
             make_server("--port", str(port))
 
 
-def test_a_queue_that_is_full_answers_503_with_retry_after(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny", MYLLM_PARALLEL="1", MYLLM_QUEUE_SIZE="1")
-    body = {"model": "tiny", "prompt": "Once", "options": {"ignore_eos": True, "max_tokens": 1500}}
+def test_a_queue_that_is_full_answers_503_with_retry_after(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless(MYLLM_PARALLEL="1", MYLLM_QUEUE_SIZE="1")
+    body = {"model": "endless", "prompt": "Once"}
     running = server.stream("/api/generate", **body)
     next(running)
     waiting = server.stream("/api/generate", **body)
     queued = threading.Thread(target=lambda: next(waiting))
     queued.start()
-    wait_until(lambda: server.status()["waiting"] == 1, "one request waits")
+    wait_until(lambda: server.status("endless")["waiting"] == 1, "one request waits")
 
     refused = server.post("/api/generate", **body)
 

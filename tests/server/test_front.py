@@ -64,18 +64,17 @@ def test_health_tells_the_gateways_fields(server: LiveServer) -> None:
     }
 
 
-def test_a_server_that_stops_is_draining_until_its_requests_have_ended(make_server: Callable[..., LiveServer]) -> None:
-    live = make_server("--model", "tiny")
-    wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
-    body = {"message": "Write a very long story.", "temperature": 0, "stream": True, "max_tokens": 2000, "reasoning": "low"}
+def test_a_server_that_stops_is_draining_until_its_requests_have_ended(make_endless: Callable[..., LiveServer]) -> None:
+    live = make_endless()
+    body = {"model": "endless", "message": "Write a very long story.", "stream": True, "max_tokens": 5000}
 
     with httpx.Client(base_url=live.url, timeout=60) as other, other.stream("POST", "/chat", json=body) as stream:
         lines = stream.iter_lines()
         next(lines)
-        live.http.get("/health")  # the connection that outlives the listener
-        live.process.terminate()
-        health = wait_until(lambda: (answer := live.http.get("/health")).status_code == 503 and answer, "the server drains")
-        metrics, refused = live.http.get("/metrics"), live.http.get("/models")
+        with live.paused():
+            live.process.terminate()
+            health = wait_until(lambda: (answer := live.http.get("/health")).status_code == 503 and answer, "the server drains")
+            metrics, refused = live.http.get("/metrics"), live.http.get("/models")
         rest = list(lines)
 
     assert (health.json()["status"], health.json()["ollama_service"]) == ("draining", "down")

@@ -71,19 +71,32 @@ def test_tokens_are_counted_as_the_engine_counts_them(server: LiveServer) -> Non
     assert grown(before, after, "myllm_prompt_tokens_total", "tiny") == usage["prompt_tokens"] - usage["cached_tokens"]
 
 
-def test_what_runs_is_told_while_it_runs(server: LiveServer) -> None:
-    body = {"model": "tiny", "prompt": "Once", "stream": True, "options": {"ignore_eos": True, "max_tokens": 1900}}
-    with httpx.stream("POST", f"{server.url}/api/generate", json=body, timeout=60) as response:
+def test_what_runs_is_told_while_it_runs(endless: LiveServer) -> None:
+    wait_until(lambda: scraped(endless)["myllm_requests_running",] == 1, "nothing runs but the question itself")
+    body = {"model": "endless", "prompt": "Once", "stream": True}
+
+    with httpx.stream("POST", f"{endless.url}/api/generate", json=body, timeout=60) as response:
         lines = response.iter_lines()  # a loose one would close the stream
         next(lines)
-        during = scraped(server)
+        during = scraped(endless)
 
-    assert during["myllm_sequences_running", "tiny"] == 1 and during["myllm_sequences_waiting", "tiny"] == 0
+    assert during["myllm_sequences_running", "endless"] == 1 and during["myllm_sequences_waiting", "endless"] == 0
     assert during["myllm_requests_running",] == 2  # the stream, and the question itself
-    assert 0 < during["myllm_cells_used", "tiny"] <= during["myllm_cells_total", "tiny"]
-    assert during["myllm_models_loaded",] == 1 and during["myllm_memory_bytes", "tiny"] > 1e6
-    after = wait_until(lambda: (now := scraped(server))["myllm_sequences_running", "tiny"] == 0 and now, "the client's sequence ended")
-    assert after["myllm_tokens_per_second", "tiny"] == 0 and after["myllm_requests_running",] == 1
+    assert 0 < during["myllm_cells_used", "endless"] <= during["myllm_cells_total", "endless"]
+    assert during["myllm_models_loaded",] == 1 and during["myllm_memory_bytes", "endless"] > 1e6
+
+
+def test_of_what_has_ended_nothing_is_told_any_more(endless: LiveServer) -> None:
+    with httpx.stream("POST", f"{endless.url}/api/generate", json={"model": "endless", "prompt": "Once", "stream": True}) as response:
+        lines = response.iter_lines()
+        next(lines)
+
+    def is_quiet() -> bool:
+        now = scraped(endless)
+        gone = ("myllm_sequences_running", "myllm_tokens_per_second")
+        return all(now[name, "endless"] == 0 for name in gone) and now["myllm_requests_running",] == 1
+
+    wait_until(is_quiet, "the client's sequence and its request have ended")
 
 
 def test_tokens_of_a_model_that_was_unloaded_are_not_forgotten(make_server: Callable[..., LiveServer]) -> None:

@@ -23,6 +23,7 @@ TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
 ONCE = (Span("Once upon a time"),)
 GREEDY = SamplingParams(temperature=0.0, max_tokens=20)
 ENDLESS = SamplingParams(temperature=0.0, ignore_eos=True)
+ROOMY = {"context_size": 100_000}  # an answer that never ends fills it in minutes
 
 
 def plan_of(**options: int) -> LoadPlan:
@@ -108,7 +109,7 @@ def test_a_cancelled_generation_frees_its_slot() -> None:
 
         assert (await worker.ping()).running == 0 and worker.num_requests == 0
 
-    with_worker(test)
+    with_worker(test, **ROOMY)
 
 
 def test_a_caller_that_leaves_before_the_answer_leaves_nothing_behind() -> None:
@@ -122,7 +123,7 @@ def test_a_caller_that_leaves_before_the_answer_leaves_nothing_behind() -> None:
         stats = await worker.ping()
         assert (stats.running, stats.waiting, worker.num_requests) == (0, 0, 0)
 
-    with_worker(test)
+    with_worker(test, **ROOMY)
 
 
 def test_a_full_queue_refuses_with_the_time_to_wait() -> None:
@@ -136,7 +137,7 @@ def test_a_full_queue_refuses_with_the_time_to_wait() -> None:
         taken[0].cancel()
         await worker.generate(ONCE, GREEDY)
 
-    with_worker(test, queue_size=2, parallel=1)
+    with_worker(test, queue_size=2, parallel=1, **ROOMY)
 
 
 def test_a_killed_worker_fails_everything_that_waits_with_its_signal() -> None:
@@ -156,12 +157,12 @@ def test_a_killed_worker_fails_everything_that_waits_with_its_signal() -> None:
             await worker.generate(ONCE, GREEDY)
         assert (await worker.died).code == "worker_died"
 
-    with_worker(test)
+    with_worker(test, **ROOMY)
 
 
 def test_stopping_ends_what_runs_as_cancelled_and_the_process_with_it() -> None:
     async def run() -> tuple[tuple[str, FinishReason | None], int]:
-        async with running() as worker:
+        async with running(**ROOMY) as worker:
             generation = await worker.generate(ONCE, ENDLESS)
             await anext(aiter(generation))
             pid = worker.pid

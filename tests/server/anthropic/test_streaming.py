@@ -13,6 +13,7 @@ from live_server import LiveServer, wait_until
 
 HELLO = "Hello! I am tiny, a small model that ships with MyLLM. How can I help you?"
 STORY = "Write a very long story."
+ENDLESS = {"model": "endless", "max_tokens": 1_000_000}
 
 
 def body_of(content: str, **fields: Any) -> dict[str, Any]:
@@ -96,19 +97,21 @@ def test_what_is_wrong_with_a_request_is_told_by_a_status_before_the_stream(serv
     assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_client_that_leaves_stops_its_generation(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    events = stream(server, STORY, max_tokens=5000)
+def test_a_client_that_leaves_stops_its_generation(endless: LiveServer) -> None:
+    events = stream(endless, STORY, **ENDLESS)
 
     assert next(name for name, _ in events if name == "content_block_delta")
+    assert endless.status("endless")["running"] == 1
     events.close()  # type: ignore[attr-defined]
 
-    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
+    wait_until(lambda: endless.status("endless")["running"] == 0, "the sequence was freed")
 
 
-def test_silence_is_filled_with_pings_and_a_dead_worker_ends_the_stream_with_an_error_event(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny", MYLLM_KEEPALIVE_COMMENT_S="0.05")
-    events = stream(server, STORY, max_tokens=5000)
+def test_silence_is_filled_with_pings_and_a_dead_worker_ends_the_stream_with_an_error_event(
+    make_endless: Callable[..., LiveServer],
+) -> None:
+    server = make_endless(MYLLM_KEEPALIVE_COMMENT_S="0.05")
+    events = stream(server, STORY, **ENDLESS)
     next(name for name, _ in events if name == "content_block_delta")
     (pid,) = server.worker_pids()
 
@@ -122,12 +125,12 @@ def test_silence_is_filled_with_pings_and_a_dead_worker_ends_the_stream_with_an_
     assert error["request_id"].startswith("req_")
 
 
-def test_an_answer_whose_model_is_unloaded_ends_with_an_error_event(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny", MYLLM_DRAIN_TIMEOUT_S="0.01")
-    events = stream(server, STORY, max_tokens=5000)
+def test_an_answer_whose_model_is_unloaded_ends_with_an_error_event(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless(MYLLM_DRAIN_TIMEOUT_S="0.01")
+    events = stream(server, STORY, **ENDLESS)
     next(name for name, _ in events if name == "content_block_delta")
 
-    server.post("/api/models/tiny/unload")
+    server.post("/api/models/endless/unload")
     name, error = list(events)[-1]
 
     assert name == "error" and error["error"]["type"] == "overloaded_error" and "unloaded" in error["error"]["message"]

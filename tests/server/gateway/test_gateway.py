@@ -66,6 +66,17 @@ def test_reasoning_does_nothing_on_a_model_that_cannot_think(thoughtless: LiveSe
     assert low == high and "reasoning" not in high and high["model"] == "thoughtless"
 
 
+def test_thoughts_of_a_template_that_was_given_come_in_reasoning(thoughtless: LiveServer) -> None:
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}<think>"
+    made = {"model": "thoughtful", "from": "thoughtless", "template": template, "stream": False}
+    thoughtless.http.post("/ollama/api/create", json=made).raise_for_status()
+
+    answer = ask(thoughtless, model="thoughtful", message="Hello!", max_tokens=4, temperature=0)
+    thoughtless.http.delete("/api/models/thoughtful").raise_for_status()
+
+    assert answer["response"] == "" and answer["reasoning"]
+
+
 @pytest.mark.parametrize("body", [QUESTION, {"message": "Repeat after me: 😀 你好", "temperature": 0, "reasoning": "low"}])
 def test_a_stream_tells_what_the_whole_answer_does(server: LiveServer, body: dict[str, Any]) -> None:
     whole = ask(server, **body)
@@ -173,15 +184,13 @@ def test_models_are_listed_as_ollama_lists_them(server: LiveServer) -> None:
     }
 
 
-def test_a_client_that_leaves_stops_its_generation(server: LiveServer) -> None:
-    with httpx.stream(
-        "POST",
-        f"{server.url}/chat",
-        json={"message": "Write a very long story.", "temperature": 0, "reasoning": "low", "stream": True, "max_tokens": 2000},
-    ) as response:
+def test_a_client_that_leaves_stops_its_generation(endless: LiveServer) -> None:
+    body = {"model": "endless", "message": "Write a very long story.", "stream": True}
+
+    with httpx.stream("POST", f"{endless.url}/chat", json=body) as response:
         lines = response.iter_lines()  # a loose one would close the stream
         next(lines)
-        assert server.status()["running"] == 1
+        assert endless.status("endless")["running"] == 1
 
-    wait_until(lambda: server.status()["running"] == 0, "the generation of the client that left ended")
-    assert server.status()["requests"] == 0
+    wait_until(lambda: endless.status("endless")["running"] == 0, "the generation of the client that left ended")
+    wait_until(lambda: endless.status("endless")["requests"] == 0, "its request ended")

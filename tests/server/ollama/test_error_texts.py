@@ -209,9 +209,9 @@ def test_a_name_in_the_words_is_quoted_as_go_quotes_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["chat", "generate"])
-def test_a_worker_that_dies_midway_ends_the_stream_with_a_line_that_says_so(make_server: Callable[..., LiveServer], path: str) -> None:
-    server = make_server("--model", "tiny")
-    story = with_defaults({"messages": ask("Write a very long story."), "prompt": "Write a very long story."})
+def test_a_worker_that_dies_midway_ends_the_stream_with_a_line_that_says_so(make_endless: Callable[..., LiveServer], path: str) -> None:
+    server = make_endless()
+    story = with_defaults({"model": "endless", "messages": ask("Write a very long story."), "prompt": "Write a very long story."})
     lines: list[dict[str, Any]] = []
     with server.http.stream("POST", f"/ollama/api/{path}", json=story) as response:
         for line in response.iter_lines():

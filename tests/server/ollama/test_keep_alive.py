@@ -79,17 +79,18 @@ def test_zero_with_nothing_to_do_unloads_at_once(idle: OllamaCalls, path: str, n
 
 def test_a_model_in_use_is_unloaded_when_its_last_answer_is_done(idle: OllamaCalls) -> None:
     lines = []
-    story = with_defaults({"prompt": "Write a very long story."})
+    story = with_defaults({"model": "endless", "prompt": "Once", "options": {"num_predict": 5000, "num_ctx": 200_000}})
     with idle.server.http.stream("POST", "/ollama/api/generate", json=story) as response:
         stream = response.iter_lines()
         lines.append(next(stream))
-        unload = idle.send("generate", {"model": "tiny", "keep_alive": 0}).json()
-        in_use = idle.loaded()
+        with idle.server.paused():
+            unload = idle.send("generate", {"model": "endless", "keep_alive": 0}).json()
+            in_use = idle.loaded("endless:latest")
         lines += stream
 
     assert unload["done_reason"] == "unload" and in_use is not None
-    assert '"done_reason":"stop"' in lines[-1] and len(lines) > 100
-    wait_until(lambda: idle.loaded() is None, "it is unloaded")
+    assert '"done_reason":"length"' in lines[-1] and '"eval_count":5000' in lines[-1]
+    wait_until(lambda: idle.loaded("endless:latest") is None, "it is unloaded")
 
 
 def test_a_request_loads_what_was_unloaded(idle: OllamaCalls) -> None:

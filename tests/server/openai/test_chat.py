@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from openai_calls import HELLO, Calls, asked
 
 PATH = "/chat/completions"
 STORY = asked("Tell me a story about a fox.")
+ENDLESS = {"model": "endless", **STORY}
 
 
 def test_an_answer_has_every_field(v1: Calls) -> None:
@@ -187,9 +189,9 @@ def test_a_session_too_long_for_the_context_tells_how_many_messages_the_prompt_l
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server whose model may be unloaded and whose worker may be killed; it waits for nobody when it unloads."""
-    live = LiveServer(tmp_path_factory.mktemp("home"), MYLLM_DRAIN_TIMEOUT_S="0.1")
+def fragile(tmp_path_factory: pytest.TempPathFactory, endless_path: Path) -> Iterator[LiveServer]:
+    """A server whose models may be unloaded and whose workers may be killed; it waits for nobody when it unloads."""
+    live = LiveServer(tmp_path_factory.mktemp("home"), MYLLM_DRAIN_TIMEOUT_S="0.1", MYLLM_MODEL_DIRS=str(endless_path.parent))
     yield live
     live.stop()
 
@@ -202,37 +204,35 @@ def test_keep_alive_says_how_long_the_model_stays(fragile: LiveServer) -> None:
     wait_until(lambda: not fragile.status(), "the model was unloaded")
 
 
-def test_a_client_that_leaves_ends_its_answer(v1: Calls) -> None:
-    body = {"model": "tiny", **STORY, "stream": True, "ignore_eos": True, "n": 3}
+def test_a_client_that_leaves_ends_its_answer(endless: LiveServer) -> None:
+    body = {**ENDLESS, "stream": True, "n": 3}
 
-    with httpx.stream("POST", f"{v1.server.url}/v1{PATH}", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{endless.url}/v1{PATH}", json=body, timeout=60) as response:
         lines = response.iter_lines()  # kept, for a generator that is thrown away closes the stream
         next(lines)
-        assert wait_until(lambda: v1.server.status()["running"] == 3, "three answers run")
+        assert wait_until(lambda: endless.status("endless")["running"] == 3, "three answers run")
 
-    wait_until(lambda: v1.server.status()["running"] == 0, "they are gone")
+    wait_until(lambda: endless.status("endless")["running"] == 0, "they are gone")
 
 
-def test_a_client_that_leaves_ends_an_answer_that_is_not_streamed_too(v1: Calls) -> None:
-    body = json.dumps({"model": "tiny", **STORY, "ignore_eos": True, "best_of": 3})
-    left = HTTPConnection(v1.server.url.removeprefix("http://"))
+def test_a_client_that_leaves_ends_an_answer_that_is_not_streamed_too(endless: LiveServer) -> None:
+    left = HTTPConnection(endless.url.removeprefix("http://"))
 
-    left.request("POST", f"/v1{PATH}", body)
-    wait_until(lambda: v1.server.status()["running"] == 3, "three candidates run")
+    left.request("POST", f"/v1{PATH}", json.dumps({**ENDLESS, "best_of": 3}))
+    wait_until(lambda: endless.status("endless")["running"] == 3, "three candidates run")
     left.close()
 
-    wait_until(lambda: v1.server.status()["running"] == 0, "they are gone")
+    wait_until(lambda: endless.status("endless")["running"] == 0, "they are gone")
 
 
 def test_a_stream_that_breaks_ends_with_one_error_and_without_done(fragile: LiveServer) -> None:
-    body = {"model": "tiny", **STORY, "stream": True, "ignore_eos": True}
-
-    with httpx.stream("POST", f"{fragile.url}/v1{PATH}", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{fragile.url}/v1{PATH}", json=ENDLESS | {"stream": True}, timeout=60) as response:
         lines = (line for line in response.iter_lines() if line)
         for line in lines:
             if "content" in line:
                 break
-        os.kill(fragile.worker_pids()[0], signal.SIGKILL)
+        (worker,) = fragile.worker_pids()
+        os.kill(worker, signal.SIGKILL)
         rest = list(lines)
 
     error = json.loads(rest[-1].removeprefix("data: "))["error"]
@@ -240,21 +240,19 @@ def test_a_stream_that_breaks_ends_with_one_error_and_without_done(fragile: Live
 
 
 def test_an_answer_whose_model_is_unloaded_is_called_off(fragile: LiveServer) -> None:
-    body = {"model": "tiny", **STORY, "stream": True, "ignore_eos": True, "max_tokens": 2000}
-
-    with httpx.stream("POST", f"{fragile.url}/v1{PATH}", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{fragile.url}/v1{PATH}", json=ENDLESS | {"stream": True}, timeout=60) as response:
         lines = (line for line in response.iter_lines() if line)
         next(lines)
-        fragile.http.post("/api/models/tiny/unload").raise_for_status()
+        fragile.http.post("/api/models/endless/unload").raise_for_status()
         rest = list(lines)
 
     assert json.loads(rest[-1].removeprefix("data: "))["error"]["type"] == "service_unavailable"
 
 
-def test_a_chat_that_takes_too_long_is_504(make_server: Callable[..., LiveServer]) -> None:
-    v1 = Calls(make_server("--model", "tiny", MYLLM_REQUEST_TIMEOUT="0.01"))
+def test_a_chat_that_takes_too_long_is_504(make_endless: Callable[..., LiveServer]) -> None:
+    v1 = Calls(make_endless(MYLLM_REQUEST_TIMEOUT="0.01"))
 
-    error = v1.error(PATH, 504, **STORY, ignore_eos=True)
+    error = v1.error(PATH, 504, **ENDLESS)
 
     assert error["code"] == "timeout" and "request_timeout" in error["message"]
 

@@ -109,30 +109,30 @@ def test_what_is_wrong_with_a_request_is_told_by_a_status_before_the_stream(serv
     assert response.status_code == 400 and response.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_of_a_response_whose_client_left_what_was_said_is_kept(make_server: Callable[..., LiveServer]) -> None:
-    server = make_server("--model", "tiny")
-    events = stream(server, STORY)
+def test_of_a_response_whose_client_left_what_was_said_is_kept(make_endless: Callable[..., LiveServer]) -> None:
+    server = make_endless()
+    events = stream(server, STORY, model="endless")
     id = next(events)["response"]["id"]
-    first_text(events)
+    said = first_text(events)["delta"]
 
     events.close()  # type: ignore[attr-defined]
 
     kept = once_kept(server, id)
-    assert kept["status"] == "cancelled" and kept["output"][0]["content"][0]["text"].startswith("Chapter")
-    wait_until(lambda: server.status()["running"] == 0, "the sequence was freed")
+    assert kept["status"] == "cancelled" and kept["output"][0]["content"][0]["text"].startswith(said)
+    wait_until(lambda: server.status("endless")["running"] == 0, "the sequence was freed")
     assert server.http.get("/api/sessions").json()["sessions"][0]["num_messages"] == 2
 
 
 @pytest.mark.parametrize("how", ["the worker dies", "the model is unloaded"])
-def test_a_stream_that_breaks_ends_with_a_failed_response_which_is_kept(make_server: Callable[..., LiveServer], how: str) -> None:
-    server = make_server("--model", "tiny", MYLLM_DRAIN_TIMEOUT_S="0.01")
-    events = stream(server, STORY)
+def test_a_stream_that_breaks_ends_with_a_failed_response_which_is_kept(make_endless: Callable[..., LiveServer], how: str) -> None:
+    server = make_endless(MYLLM_DRAIN_TIMEOUT_S="0.01")
+    events = stream(server, STORY, model="endless")
     first_text(events)
 
     if how == "the worker dies":
         os.kill(server.worker_pids()[0], signal.SIGKILL)
     else:
-        server.post("/api/models/tiny/unload")
+        server.post("/api/models/endless/unload")
     last = list(events)[-1]
 
     assert last["type"] == "response.failed" and last["response"]["status"] == "failed"

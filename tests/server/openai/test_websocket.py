@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 PATH = "/chat/completions"
 DONE = {"done": True}
+STORY = "Tell me a story about a fox."
 
 
 def address(server: LiveServer) -> str:
@@ -113,14 +114,16 @@ def test_a_service_has_its_socket_too(server: LiveServer) -> None:
         assert receive(socket)[0]["error"]["code"] == 400
 
 
-def test_twenty_clients_each_get_their_own_answers_while_one_leaves(server: LiveServer) -> None:
+def test_twenty_clients_each_get_their_own_answers_while_one_leaves(make_endless: Callable[..., LiveServer]) -> None:
+    live = make_endless()
+
     def talk(client: int) -> list[list[str]]:
-        with connect(address(server)) as socket:
+        with connect(address(live)) as socket:
             return [ask(socket, f"Repeat after me: blorp {client * 3 + number}").texts for number in range(3)]
 
     def leave() -> None:
-        with connect(address(server)) as socket:
-            send(socket, "Tell me a story about a fox.", ignore_eos=True, max_tokens=2000)
+        with connect(address(live)) as socket:
+            send(socket, STORY, model="endless")
             socket.recv(60)
 
     with ThreadPoolExecutor(20) as pool:
@@ -129,29 +132,29 @@ def test_twenty_clients_each_get_their_own_answers_while_one_leaves(server: Live
         leaving.result()
 
     assert answers == [[[f"blorp {client * 3 + number}"] for number in range(3)] for client in range(19)]
-    wait_until(lambda: server.status()["requests"] == 0, "who left has left nothing behind")
+    wait_until(lambda: live.status("endless")["requests"] == 0, "who left has left nothing behind")
 
 
-def test_closing_in_mid_answer_stops_it_and_drops_what_waited(server: LiveServer) -> None:
-    with connect(address(server)) as socket:
+def test_closing_in_mid_answer_stops_it_and_drops_what_waited(endless: LiveServer) -> None:
+    with connect(address(endless)) as socket:
         for _ in range(3):
-            send(socket, "Tell me a story about a fox.", ignore_eos=True, max_tokens=2000, user="left-early")
+            send(socket, STORY, model="endless", user="left-early")
         socket.recv(60)
-        wait_until(lambda: server.status()["running"] == 1, "the first one runs")
+        wait_until(lambda: endless.status("endless")["running"] == 1, "the first one runs")
 
-    wait_until(lambda: server.status()["requests"] == 0, "nothing runs and nothing waits")
-    assert sum("left-early" in line for line in server.log) == 1
+    wait_until(lambda: endless.status("endless")["requests"] == 0, "nothing runs and nothing waits")
+    assert sum("left-early" in line for line in endless.log) == 1
 
 
-def test_a_connection_that_breaks_off_stops_its_answer(server: LiveServer) -> None:
-    with connect(address(server)) as socket:
-        send(socket, "Tell me a story about a fox.", ignore_eos=True, max_tokens=2000, n=2)
+def test_a_connection_that_breaks_off_stops_its_answer(endless: LiveServer) -> None:
+    with connect(address(endless)) as socket:
+        send(socket, STORY, model="endless", n=2)
         socket.recv(60)
-        wait_until(lambda: server.status()["running"] == 2, "it runs")
+        wait_until(lambda: endless.status("endless")["running"] == 2, "it runs")
 
         socket.socket.shutdown(SHUT_RDWR)
 
-        wait_until(lambda: server.status()["running"] == 0, "it is gone")
+        wait_until(lambda: endless.status("endless")["running"] == 0, "it is gone")
 
 
 def test_a_message_larger_than_a_body_may_be_closes_the_socket_with_1009(zoo: LiveServer) -> None:
@@ -163,16 +166,16 @@ def test_a_message_larger_than_a_body_may_be_closes_the_socket_with_1009(zoo: Li
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
 
 
-def test_more_requests_than_may_wait_close_the_socket_with_1008(server: LiveServer) -> None:
-    with connect(address(server)) as socket, pytest.raises(ConnectionClosed) as closed:
-        send(socket, "Tell me a story about a fox.", ignore_eos=True)
+def test_more_requests_than_may_wait_close_the_socket_with_1008(endless: LiveServer) -> None:
+    with connect(address(endless)) as socket, pytest.raises(ConnectionClosed) as closed:
+        send(socket, STORY, model="endless")
         for _ in range(200):
             send(socket, "Hello!")
         while True:
             socket.recv(60)
 
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
-    wait_until(lambda: server.status()["requests"] == 0, "its answer is gone")
+    wait_until(lambda: endless.status("endless")["requests"] == 0, "its answer is gone")
 
 
 def test_a_page_of_another_site_is_refused(server: LiveServer) -> None:
@@ -191,17 +194,17 @@ def test_each_message_is_in_the_access_log(server: LiveServer, socket: ClientCon
     wait_until(lambda: sum("WEBSOCKET /v1/chat/completions 400" in line for line in server.log) == before + 1, "it is logged")
 
 
-def test_a_server_that_stops_lets_the_running_answer_end_and_refuses_what_waits(make_server: Callable[..., LiveServer]) -> None:
+def test_a_server_that_stops_lets_the_running_answer_end_and_refuses_what_waits(make_endless: Callable[..., LiveServer]) -> None:
     """uvicorn closes sockets as soon as it stops, in mid-answer."""
-    live = make_server("--model", "tiny")
-    wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
+    live = make_endless()
 
     with connect(address(live)) as socket:
-        send(socket, "Tell me a story about a fox.", ignore_eos=True, max_tokens=1500)
+        send(socket, STORY, model="endless", max_tokens=5000)
         send(socket, "Hello!")
         socket.recv(60)
-        live.process.terminate()
-        wait_until(lambda: live.http.get("/health").status_code == 503, "the server drains")
+        with live.paused():
+            live.process.terminate()
+            wait_until(lambda: live.http.get("/health").status_code == 503, "the server drains")
         story, refused = receive(socket), receive(socket)
         with pytest.raises(ConnectionClosed):
             socket.recv(60)
