@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cli.programs import Server, Terminal, environment, run
+from live_server import LiveServer
 
 Myllm = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,11 +37,11 @@ def alone(tmp_path: Path) -> Myllm:
 
 @pytest.fixture
 def terminal(server: Server) -> Iterator[Callable[..., Terminal]]:
-    """`myllm ARGUMENTS` in a terminal."""
+    """`myllm ARGUMENTS` in a terminal; `at` is another server than that of all tests."""
     opened: list[Terminal] = []
 
-    def open_terminal(*arguments: str) -> Terminal:
-        opened.append(Terminal(arguments, environment(server.home, server.url)))
+    def open_terminal(*arguments: str, at: Server | LiveServer = server) -> Terminal:
+        opened.append(Terminal(arguments, environment(at.home, at.url)))
         return opened[-1]
 
     yield open_terminal

@@ -28,7 +28,7 @@ check("generate", (await client.generate({ model: "tiny", prompt: "Hello!", opti
 text = "";
 for await (const chunk of await client.generate({ model: "tiny", prompt: "Hello!", options, stream: true })) text += chunk.response;
 check("generate stream", text === HELLO, text);
-const leaving = await client.generate({ model: "tiny", prompt: "Write a very long story.", options, stream: true });
+const leaving = await client.generate({ model: "endless", prompt: "Write a very long story.", stream: true });
 setTimeout(() => leaving.abort(), 50);
 const left = await (async () => {
   for await (const _ of leaving);

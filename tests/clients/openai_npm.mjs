@@ -35,6 +35,6 @@ check("responses stream", kinds.at(-1) === "response.completed", kinds);
 await checkThrows("an unknown model is NotFoundError", OpenAI.NotFoundError, () =>
   client.chat.completions.create({ model: "none", messages }),
 );
-const leaving = await client.chat.completions.create({ model: "tiny", messages, stream: true, ignore_eos: true });
+const leaving = await client.chat.completions.create({ model: "endless", messages, stream: true });
 for await (const _ of leaving) break;
 check("stream left early", true);

@@ -88,7 +88,7 @@ async def asynchronous() -> None:
             *(client.chat.completions.create(model="tiny", messages=ASK, temperature=0, max_tokens=10) for _ in range(16))
         )
         check("16 async chats at once", all(HELLO.startswith(one.choices[0].message.content) for one in answers))
-        leaving = await client.chat.completions.create(model="tiny", messages=ASK, stream=True, extra_body={"ignore_eos": True})
+        leaving = await client.chat.completions.create(model="endless", messages=ASK, stream=True)
         async for _ in leaving:
             break
         await leaving.close()

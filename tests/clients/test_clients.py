@@ -35,11 +35,13 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, endless_path: Path) -> Iterator[LiveServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "tiny", "--ollama-port", str(port), HF_ENDPOINT="http://127.0.0.1:9")
+    arguments = ("--model", "tiny", "--ollama-port", str(port))
+    settings = {"MYLLM_MODEL_DIRS": str(endless_path.parent), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    live = LiveServer(tmp_path_factory.mktemp("home"), *arguments, **settings)
     live.ollama_url = f"http://127.0.0.1:{port}"
     wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
     yield live
