@@ -189,9 +189,14 @@ def client_base_url(env: Mapping[str, str] = os.environ, *, base_url: str | None
     url = urlsplit(written) if "://" in written else None
     if url is None and port is None:
         port = _read_text("port", env.get("MYLLM_PORT") or DEFAULT_PORT, Port, "MYLLM_PORT")
+    place = reachable(host) if port is None else f"{reachable(host)}:{port}"
+    return f"{url.scheme if url else 'http'}://{place}{url.path.rstrip('/') if url else ''}"
+
+
+def reachable(host: str) -> str:
+    """The host as a URL of a client on this machine names it: of every interface the loopback one, an IPv6 address in brackets."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    place = f"[{host}]" if ":" in host else host
-    return f"{url.scheme if url else 'http'}://{place}{f':{port}' if port is not None else ''}{url.path.rstrip('/') if url else ''}"
+    return f"[{host}]" if ":" in host else host
 
 
 def _from_file(file: Path) -> dict[str, Any]:

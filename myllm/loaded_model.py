@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from myllm.config import EngineOptions
@@ -44,6 +45,7 @@ class LoadedModel:
         self.idle = asyncio.Event()  # set while nobody holds a lease
         self.idle.set()
         self._expiry: asyncio.TimerHandle | None = None
+        self._holders: list[asyncio.Task[Any] | None] = []  # of leases, as often as they have one
 
     @property
     def name(self) -> str:
@@ -110,6 +112,18 @@ class LoadedModel:
             self.keep_alive_s = keep_alive_s
         if self.num_leases == 0:
             self.idle.set()
+
+    @contextmanager
+    def held_by(self, task: asyncio.Task[Any] | None) -> Iterator[None]:
+        """While the context lasts, the task has a lease: it cannot wait for one to be given back."""
+        self._holders.append(task)
+        try:
+            yield
+        finally:
+            self._holders.remove(task)
+
+    def is_held_by(self, task: asyncio.Task[Any] | None) -> bool:
+        return task in self._holders
 
     def start_clock(self, unload: Callable[[], None]) -> None:
         """Call `unload` after the keep-alive, unless it is used again before."""

@@ -74,7 +74,8 @@ class ModelManager:
         self._refuse_failed(installed.name)
         model = await self._acquire(installed, overrides)
         try:
-            yield ModelLease(model, await asyncio.shield(model.ready))
+            with model.held_by(asyncio.current_task()):
+                yield ModelLease(model, await asyncio.shield(model.ready))
         finally:
             self._release(model, keep_alive_s, has_served=True)
 
@@ -136,17 +137,17 @@ class ModelManager:
         options = msgspec.structs.replace(self.settings.engine_options(installed.name, installed.engine_options), **overrides)
         patience_s = self.settings.load_timeout_s
         try:
-            async with asyncio.timeout(None if patience_s == math.inf else patience_s):
+            async with asyncio.timeout(None if patience_s == math.inf else patience_s), contextlib.AsyncExitStack() as queue:
+                waiting: _Waiting | None = None
                 while True:
-                    changed = self._changed
                     if installed.name not in self._models:
                         await self._look_for_gpus()
                     model = self._find(installed, options, overrides)
                     if model is not None:
                         model.acquire()
                         return model
-                    with self._waiting(installed.name):
-                        await changed.wait()
+                    waiting = waiting or queue.enter_context(self._waiting(installed.name))  # once: it keeps its place
+                    await self._changed.wait()
         except TimeoutError:
             message = f"model '{installed.name}' found no room in memory for {patience_s:g} s: others are in use"
             raise Unavailable(message, retry_after_s=30) from None
@@ -155,7 +156,7 @@ class ModelManager:
         """A usable entry now, made if there is room; None where the caller must wait for a change."""
         model = self._models.get(installed.name)
         if model is not None and model.is_alive and model.satisfies(overrides):
-            return None if self._must_yield(installed.name) else model
+            return None if self._must_yield(installed.name) and not model.is_held_by(asyncio.current_task()) else model
         if model is not None:  # other options were asked for, or it is dead
             del self._models[installed.name]
             self._retire_soon(model, self.settings.drain_timeout_s)
@@ -311,9 +312,7 @@ class ModelManager:
 
     def _waiting(self, name: str) -> _Waiting:
         """Where requests for a model without room stand; the first one's arrival counts for all of them."""
-        waiting = self._queue.get(name)
-        if waiting is None:
-            waiting = self._queue[name] = _Waiting(self, name)
+        waiting = self._queue.setdefault(name, _Waiting(self, name))
         if waiting.count >= self.settings.queue_size:
             raise QueueFull(f"{waiting.count:,} requests wait for model '{name}' to find room in memory", retry_after_s=10)
         return waiting
@@ -390,10 +389,12 @@ class _Waiting:
         self.since = time.monotonic()
         self.count = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Waiting:
         self.count += 1
+        return self
 
     def __exit__(self, *exc: object) -> None:
         self.count -= 1
         if not self.count:
             self.manager._queue.pop(self.name, None)
+            self.manager._tell_change()  # those who were held back for it need not wait any more

@@ -1,23 +1,23 @@
 """`Prompter`: a chat's messages → the prompt of one model, with what was laid over the model and within its context.
 
-Which template a model gets, what its maker put before every chat (a system text, example turns), and which of a history's
-oldest turns go where it does not fit: all that stands between the messages of a request and the worker.
+What its maker put before every chat (a system text, example turns), the model's template, and which of a history's oldest turns
+go where it does not fit: all that stands between the messages of a request and the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from myllm.chat.library import TemplateLibrary
 from myllm.chat.template import ChatTemplate
 from myllm.chat.thoughts import opens_thought
-from myllm.chat.trimming import drop_oldest, droppable, num_leading_system
+from myllm.chat.trimming import drop_oldest, droppable, first_likely, num_leading_system
 from myllm.config import Settings
 from myllm.context_window import Fitted, Window
 from myllm.errors import InvalidRequest, UnsupportedByModel
 from myllm.loaded_model import ModelLease
+from myllm.model_templates import ModelTemplates
 from myllm.reply import Rendered
 from myllm.store.store import InstalledModel
 from myllm.types import ChatRequest, Message, Prompt, SamplingParams, Span
@@ -28,9 +28,8 @@ class Prompter:
     """Keeps each worker's template compiled as long as the worker lives."""
 
     def __init__(self, settings: Settings, library: TemplateLibrary) -> None:
-        self.settings = settings
-        self.library = library
-        self._templates: WeakKeyDictionary[Worker, ChatTemplate] = WeakKeyDictionary()
+        self.templates = ModelTemplates(settings, library)
+        self._compiled: WeakKeyDictionary[Worker, ChatTemplate] = WeakKeyDictionary()
 
     async def prompt(
         self, lease: ModelLease, request: ChatRequest, messages: tuple[Message, ...], sampling: SamplingParams
@@ -60,48 +59,20 @@ class Prompter:
             template.render, turns, think=request.think, continues_last=request.continues_last, extra=request.template_kwargs
         )
 
-    def template_name(self, installed: InstalledModel) -> str | None:
-        """What the model's chat template will be called; None where it cannot chat."""
-        override = self._override(installed)
-        if override is not None:
-            return override.name if isinstance(override, Path) else override
-        if installed.template_source:
-            return installed.name
-        return "gguf" if installed.metadata.chat_template else None
-
-    def _override(self, installed: InstalledModel) -> str | Path | None:
-        """A packaged template's name, or the operator's file: only the settings may name a file."""
-        written = self.settings.template(installed.name)
-        if written and ("/" in written or written.endswith(".jinja")):
-            return Path(written).expanduser()
-        return written or installed.template
-
     async def _template_for(self, lease: ModelLease, request: ChatRequest) -> ChatTemplate:
         """The request's own template, or the model's, compiled once a worker. Raises TemplateFailed."""
         if not lease.worker.info.can_generate:
             raise UnsupportedByModel(f"model '{lease.name}' makes embeddings and cannot chat", param="model")
         if request.template is not None:
-            return await asyncio.to_thread(self._compiled, lease, request.template, "template")
-        template = self._templates.get(lease.worker)
+            return await asyncio.to_thread(self._compile, lease, request.template, "template")
+        template = self._compiled.get(lease.worker)
         if template is None:
-            source, name = self._source(lease.installed, lease.worker.info.chat_template)
-            template = self._templates[lease.worker] = self._compiled(lease, source, name)
+            chosen = self.templates.choose(lease.installed, lease.worker.info.chat_template)
+            template = self._compiled[lease.worker] = self._compile(lease, *chosen)
         return template
 
-    def template_source(self, installed: InstalledModel) -> str | None:
-        """The model's chat template as it is written; None where it has none of its own. Reads files."""
-        if self.template_name(installed) is None:
-            return None
-        return self._source(installed, installed.metadata.chat_template)[0]
-
-    def _source(self, installed: InstalledModel, of_file: str | None) -> tuple[str, str]:
-        override = self._override(installed)
-        if override is None and installed.template_source:
-            return installed.template_source, installed.name
-        return self.library.choose(override, of_file)
-
     @staticmethod
-    def _compiled(lease: ModelLease, source: str, name: str) -> ChatTemplate:
+    def _compile(lease: ModelLease, source: str, name: str) -> ChatTemplate:
         info = lease.worker.info
         return ChatTemplate(source, name=name, bos_token=info.bos_token, eos_token=info.eos_token, control_tokens=info.control_tokens)
 
@@ -122,21 +93,17 @@ class Prompter:
         window = Window.of(lease.worker, request.context_size)
         room = window.room(sampling)
 
-        async def attempt(num_dropped: int) -> tuple[Prompt, bool]:
-            prompt = await self.render(lease, request, drop_oldest(history, num_dropped))
-            return prompt, await window.takes(prompt, room)
-
-        prompt, fits = await attempt(0)
-        if fits:
-            return prompt, 0
-        choices = droppable(history)
-        low, high, best = 0, len(choices) - 1, (prompt, 0)
+        choices = [0, *droppable(history)]
+        low, high = 0, len(choices) - 1
+        at = first_likely(history, choices, room)
+        best: tuple[Prompt, int]
         while low <= high:  # the fewest dropped messages that fit; what fits with n dropped fits with more
-            middle = (low + high) // 2
-            prompt, fits = await attempt(choices[middle])
-            if fits or middle == len(choices) - 1:
-                best = (prompt, choices[middle])
-            low, high = (low, middle - 1) if fits else (middle + 1, high)
+            prompt = await self.render(lease, request, drop_oldest(history, choices[at]))
+            fits = await window.takes(prompt, room)
+            if fits or at == len(choices) - 1:
+                best = prompt, choices[at]
+            low, high = (low, at - 1) if fits else (at + 1, high)
+            at = (low + high) // 2
         return best
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any
 
-from myllm.errors import MyLLMError, WorkerDied
+from myllm.errors import InvalidRequest, MyLLMError, WorkerDied
 from myllm.spending import Spending
 from myllm.types import Delta, Event, Finished, FinishReason, Prompt, PromptLogprobs, Span, TextDelta, TokenLogprob, Usage
 from myllm.worker.handle import Generation
@@ -86,6 +86,11 @@ class Reply:
     @property
     def text(self) -> str:
         return "".join(self._pieces)
+
+    @property
+    def max_at_once(self) -> int:
+        """So many answers its model takes at a time: those that run, and those that wait."""
+        return self._generation.worker.max_requests
 
     @property
     def usage_so_far(self) -> Usage:
@@ -221,7 +226,10 @@ class Choices:
 
 @asynccontextmanager
 async def together(opens: Sequence[Callable[[], AbstractAsyncContextManager[Reply]]]) -> AsyncIterator[Choices]:
-    """All of these replies at once; where one is refused, none runs and none is paid."""
+    """All of these replies at once; where one is refused, none runs and none is paid.
+
+    Raises InvalidRequest for more than the model ever takes at once.
+    """
     replies: list[Reply] = []
     async with AsyncExitStack() as stack:
         try:
@@ -229,6 +237,10 @@ async def together(opens: Sequence[Callable[[], AbstractAsyncContextManager[Repl
                 reply = await stack.enter_async_context(open())
                 reply.is_prompt_paid = bool(replies and reply.rendered.prompt) and replies[-1].rendered.prompt == reply.rendered.prompt
                 replies.append(reply)
+                if len(opens) > reply.max_at_once:
+                    told = f"this asks for {len(opens):,} answers ('n' or 'best_of', for each prompt)"
+                    limit = f"model '{reply.model}' takes {reply.max_at_once:,} at once, running and waiting"
+                    raise InvalidRequest(f"{told}, {limit}; ask for fewer, or raise the setting queue_size", param="n")
         except MyLLMError:
             for reply in replies:
                 reply.is_free = True

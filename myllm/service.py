@@ -102,7 +102,7 @@ class Service:
 
         async def start(lease: ModelLease) -> Generation:
             nonlocal unfilled
-            sampling = self._sampling(lease, request.sampling)
+            sampling = self._sampling(lease, request)
             window = Window.of(lease.worker, request.context_size)
             if request.suffix is not None and lease.worker.info.can_fill_in:
                 unfilled = None
@@ -235,10 +235,6 @@ class Service:
         finally:
             await task.end()
 
-    def template_name(self, installed: InstalledModel) -> str | None:
-        """What the model's chat template will be called; None where it cannot chat."""
-        return self.prompter.template_name(installed)
-
     async def list_sessions(self, limit: int, offset: int, caller: Caller) -> list[SessionInfo]:
         return list(await asyncio.to_thread(self.sessions.list, limit, offset, caller.owner))
 
@@ -311,7 +307,7 @@ class Service:
 
     def _chat_start(self, request: ChatRequest, messages: tuple[Message, ...], rendered: list[Rendered]) -> Start:
         async def start(lease: ModelLease) -> Generation:
-            sampling = self._sampling(lease, request.sampling)
+            sampling = self._sampling(lease, request)
             fitted, told = await self.prompter.prompt(lease, request, messages, sampling)
             rendered[:] = [told]
             return await lease.worker.generate(fitted.prompt, fitted.sampling)
@@ -322,8 +318,11 @@ class Service:
         """What the model's file, its alias and the settings say, the later over the earlier."""
         return installed.metadata.sampling_defaults | installed.parameters | self.settings.sampling_defaults(installed.name)
 
-    def _sampling(self, lease: ModelLease, given: dict[str, Any]) -> SamplingParams:
-        return SamplingParams().updated(self.sampling_defaults(lease.installed)).updated(given)
+    def _sampling(self, lease: ModelLease, request: ChatRequest | CompletionRequest) -> SamplingParams:
+        params = SamplingParams().updated(self.sampling_defaults(lease.installed)).updated(request.sampling)
+        if params.seed is None:
+            return params
+        return params.updated({"seed": (params.seed + request.choice + 2**63) % 2**64 - 2**63})  # a seed has 64 bits
 
     @asynccontextmanager
     async def _turn(self, session_id: str) -> AsyncIterator[None]:

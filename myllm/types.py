@@ -93,7 +93,7 @@ class ChatRequest(Struct, frozen=True):
     trims: a history that does not fit loses its oldest turns, and is not refused; None: where a session keeps it.
     continues_last: the last message is the assistant's, and what is generated goes on with it.
     before: tokens of an earlier prompt and its answer, in front of the rendered messages. template: Jinja for this request alone.
-    context_size, num_keep, engine: as in CompletionRequest.
+    choice, context_size, num_keep, engine: as in CompletionRequest.
     """
 
     model: str
@@ -108,6 +108,7 @@ class ChatRequest(Struct, frozen=True):
     trims: bool | None = None
     before: tuple[int, ...] = ()
     template: str | None = None
+    choice: int = 0
     context_size: int | None = None
     num_keep: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class CompletionRequest(Struct, frozen=True):
 
     suffix: what comes after the gap that is to be filled, on a model with fill-in-the-middle tokens. Such a request's
     texts are code, not markup: control tokens in them are letters.
+    choice: which of several answers to one prompt this is, from 0; it is added to the seed, whoever set that, so that they differ.
     context_size: what it takes of the model's context at most, prompt and answer together. num_keep: a prompt that does not
     fit loses tokens behind its first `num_keep`, and is not refused; None: it is. engine: what the model must be loaded with,
     by the names of EngineOptions; where it is loaded otherwise it is loaded anew.
@@ -128,6 +130,7 @@ class CompletionRequest(Struct, frozen=True):
     sampling: dict[str, Any] = field(default_factory=dict)
     keep_alive_s: float | None = None
     suffix: str | None = None
+    choice: int = 0
     context_size: int | None = None
     num_keep: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)

@@ -51,7 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "spending": WORDS | {"caller"},
     "reply": WORDS | {"spending", "worker.handle"},
     "context_window": WORDS | {"worker.handle"},
-    "prompting": WORDS | {"chat", "config", "context_window", "loaded_model", "reply", "store", "worker.handle"},
+    "model_templates": WORDS | {"chat", "config", "store"},
+    "prompting": WORDS | {"chat", "config", "context_window", "loaded_model", "model_templates", "reply", "store", "worker.handle"},
     "service": WORDS
     | {"caller", "chat", "config", "context_window", "loaded_model", "manager", "prompting", "reply", "sessions", "spending", "store"}
     | {"worker.handle"},
@@ -60,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"store"},
     "server.run": WORDS | {"chat", "config", "keys", "manager", "server", "service", "sessions", "store"},  # puts the house together
     "client": WORDS | {"config"},
-    "cli": WORDS | {"caller", "client", "config", "keys", "server.run", "sessions", "store"},
+    "cli": WORDS | {"caller", "chat", "client", "config", "keys", "model_templates", "server.run", "sessions", "store"},
 }
 CHILDREN = {"worker.main", "worker.quantizer_main"}  # what runs in processes of their own
 OWN_ROOMS = {"server.run", "worker.handle", "worker.messages", "worker.quantizer", *CHILDREN}  # files that others' arrows treat apart

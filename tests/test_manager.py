@@ -8,13 +8,14 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from myllm.config import EngineOptions, Settings
 from myllm.errors import InsufficientMemory, ModelLoadFailed, ModelNotFound, WorkerDied
-from myllm.manager import ModelManager
+from myllm.manager import PATIENCE_S, ModelManager
 from myllm.memory import estimate, plan_load
 from myllm.store.catalog import Catalog, bundled_model
 from myllm.store.metadata import read_metadata
@@ -290,6 +291,64 @@ def test_a_model_that_has_waited_long_enough_holds_back_newcomers_for_the_others
 
         await asyncio.gather(starved, newcomer)
         assert order == ["two", "one"]
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
+
+
+def test_whoever_waits_alone_keeps_its_place_while_others_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lease that was given back made it a newcomer again, so a busy model could keep another one out for ever."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("myllm.manager.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("one"):
+            async with manager.lease("one"):
+                starved = asyncio.create_task(manager.load("two", {}))
+                await until(lambda: "two" in manager.waiting())
+                clock.now += PATIENCE_S * 0.75
+            await asyncio.sleep(0)  # it looks again, in vain
+            clock.now += PATIENCE_S * 0.75
+            newcomer = asyncio.create_task(manager.load("one", {}))
+            await until(lambda: newcomer.done() or "one" in manager.waiting())
+            assert manager.waiting() == {"two": 1, "one": 1}
+
+        assert await asyncio.gather(starved, newcomer) == ["two", "one"]
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
+
+
+def test_newcomers_are_let_in_once_whom_they_were_held_back_for_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They waited on, until somebody gave a lease back: as long as the longest answer took."""
+    monkeypatch.setattr("myllm.manager.PATIENCE_S", 0.0)
+
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("one"):
+            leaving = asyncio.create_task(manager.load("two", {}))
+            await until(lambda: "two" in manager.waiting())
+            newcomer = asyncio.create_task(manager.load("one", {}))
+            await until(lambda: "one" in manager.waiting())
+
+            leaving.cancel()
+
+            await until(newcomer.done)
+            assert not manager.waiting()
+
+    with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
+
+
+def test_a_task_that_has_a_lease_is_not_held_back_for_a_model_that_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choices of one request each take a lease; a second one that had to wait for the first waited for itself."""
+    monkeypatch.setattr("myllm.manager.PATIENCE_S", 0.0)
+
+    async def test(manager: ModelManager) -> None:
+        async with manager.lease("one"):
+            starved = asyncio.create_task(manager.load("two", {}))
+            await until(lambda: "two" in manager.waiting())
+
+            async with asyncio.timeout(30), manager.lease("one"):
+                assert not starved.done()
+
+        assert await starved == "two"
 
     with_manager(tmp_path, test, Settings(memory_budget=ESTIMATE * 3 // 2))
 

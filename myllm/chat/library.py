@@ -1,4 +1,4 @@
-"""Which template a model gets: the one that was asked for, else the GGUF's own, else its family's, else `plain`.
+"""Which template a model gets: the one that was asked for, else the GGUF's own, else `plain`.
 
 The packaged templates are files, one a family, named by their stem. A name may come from a client and is looked up among
 those files, never joined to a path; a `Path` comes from the operator and is read as it is.
@@ -54,11 +54,11 @@ class TemplateLibrary:
         """The operator's own template. Raises ConfigInvalid if it cannot be read."""
         return ChosenTemplate(_read(path), path.name)
 
-    def choose(self, override: str | Path | None, gguf_template: str | None, *, family: str | None = None) -> ChosenTemplate:
+    def choose(self, override: str | Path | None, gguf_template: str | None) -> ChosenTemplate:
         """The template for one model.
 
         override: a packaged name (untrusted) or the operator's file. gguf_template: `tokenizer.chat_template`, if the file
-        has one; it is named 'gguf'. family: a packaged name that the catalogue hints at, ignored if there is none.
+        has one; it is named 'gguf'.
         """
         if isinstance(override, Path):
             return self.from_file(override)
@@ -66,8 +66,6 @@ class TemplateLibrary:
             return self.get(override)
         if gguf_template and gguf_template.strip():
             return ChosenTemplate(gguf_template, "gguf")
-        if family is not None and family in self.names():
-            return self.get(family)
         log.warning("the model brings no chat template; using '%s', which it was not trained on (set one with template = NAME)", PLAIN)
         return self.get(PLAIN)
 

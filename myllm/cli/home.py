@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from myllm.model_templates import ModelTemplates
     from myllm.store.store import Store
 
 
@@ -30,6 +31,15 @@ def open_store(log_level: str = "ERROR") -> Store:
     settings = load_settings(file=config_file())
     programs = programs_in_place(settings.in_place)
     return Store(home_folder(), model_dirs=settings.model_dirs, programs=programs, bundled=bundled_model(), catalog=Catalog.load())
+
+
+def open_templates() -> ModelTemplates:
+    """Which template each of them has there."""
+    from myllm.chat.library import TemplateLibrary
+    from myllm.config import load_settings
+    from myllm.model_templates import ModelTemplates
+
+    return ModelTemplates(load_settings(file=config_file()), TemplateLibrary())
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from myllm.cli.home import complete_model, open_store
+from myllm.cli.home import complete_model, open_store, open_templates
 from myllm.cli.terminal import can_ask, count, local_time, print_json, print_table, say, size
 from myllm.errors import InvalidRequest, ModelNotFound, ServerUnreachable
 
@@ -49,7 +49,7 @@ def show(
     """
     model = open_store().resolve(name)
     if template:
-        say(model.template or model.metadata.chat_template or "")
+        say(open_templates().source(model) or "")
     elif as_json:
         print_json({**as_dict(model), "details": model.metadata})
     else:
@@ -156,7 +156,7 @@ def as_dict(model: InstalledModel) -> dict[str, Any]:
         "context_size": meta.context_length,
         "embedding_length": meta.embedding_length,
         "capabilities": model.capabilities,
-        "template": model.template or ("gguf" if meta.chat_template else None),
+        "template": open_templates().name(model),
         "parameters": meta.sampling_defaults | model.parameters,
         "license": meta.license,
         "digest": model.digest,

@@ -19,7 +19,7 @@ from types import FrameType
 import uvicorn
 
 from myllm.chat.library import TemplateLibrary, templates_folder
-from myllm.config import Settings
+from myllm.config import Settings, reachable
 from myllm.errors import ConfigInvalid
 from myllm.keys import Keyring, KeyStore
 from myllm.manager import ModelManager
@@ -92,7 +92,7 @@ def serve(settings: Settings, home: Path, on_ready: Callable[[list[str]], None])
     )
     scheme = "https" if settings.ssl_certfile else "http"
     hosts = (settings.host, settings.ollama_host or settings.host)
-    urls = [f"{scheme}://{_for_people(host)}:{listener.getsockname()[1]}" for host, listener in zip(hosts, listeners, strict=False)]
+    urls = [f"{scheme}://{reachable(host)}:{listener.getsockname()[1]}" for host, listener in zip(hosts, listeners, strict=False)]
     try:
         Server(config, readiness, lambda: on_ready(urls)).run(sockets=listeners)
     finally:
@@ -126,8 +126,3 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
             raise ConfigInvalid(f"port {port} on {host} is already in use; stop what uses it or choose another with {flag}") from exc
         raise ConfigInvalid(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
     return listener
-
-
-def _for_people(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host

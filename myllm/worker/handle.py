@@ -201,13 +201,18 @@ class Worker:
         """What it was asked and has not finished."""
         return len(self._generations.keys() | self._replies.keys())
 
+    @property
+    def max_requests(self) -> int:
+        """So many it takes at once: those that run, and those that wait."""
+        return self.info.parallel + self.queue_size
+
     async def generate(self, prompt: Prompt | list[int], params: SamplingParams, suffix: str | None = None) -> Generation:
         """An accepted generation; everything that can be wrong with the request is raised here, before any output.
 
         With a suffix it is what lies between the two. Raises UnsupportedByModel where `info.can_fill_in` is False.
         """
-        waiting = self.num_requests - self.info.parallel
-        if waiting >= self.queue_size:
+        if self.num_requests >= self.max_requests:
+            waiting = self.num_requests - self.info.parallel
             raise QueueFull(f"model '{self.name}' has {waiting:,} requests waiting, its queue takes {self.queue_size:,}", retry_after_s=5)
         generation = Generation(self, next(self._ids))
         self._generations[generation.id] = generation

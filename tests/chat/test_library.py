@@ -36,19 +36,14 @@ def test_an_override_by_file_wins_over_the_files_own(library: TemplateLibrary, t
     assert library.choose(tmp_path / "secret.jinja", "the GGUF's") == ChosenTemplate("secret", "secret.jinja")
 
 
-def test_the_files_own_template_wins_over_the_family(library: TemplateLibrary) -> None:
-    assert library.choose(None, "the GGUF's", family="llama3") == ChosenTemplate("the GGUF's", "gguf")
+def test_without_an_override_the_files_own_template_is_taken(library: TemplateLibrary) -> None:
+    assert library.choose(None, "the GGUF's") == ChosenTemplate("the GGUF's", "gguf")
 
 
 @pytest.mark.parametrize("missing", [None, "", " \n"])
-def test_without_a_template_of_its_own_the_family_decides(library: TemplateLibrary, missing: str | None) -> None:
-    assert library.choose(None, missing, family="llama3").name == "llama3"
-
-
-@pytest.mark.parametrize("family", [None, "unheard-of", "../secret"])
-def test_plain_is_the_last_resort_and_is_announced(library: TemplateLibrary, family: str | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_plain_is_the_last_resort_and_is_announced(library: TemplateLibrary, missing: str | None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        chosen = library.choose(None, None, family=family)
+        chosen = library.choose(None, missing)
 
     assert chosen == ChosenTemplate("I am plain", "plain")
     assert "brings no chat template; using 'plain'" in caplog.text

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from cli.programs import environment, run
 
-from myllm.store.catalog import bundled_model
+from myllm.chat.library import TemplateLibrary
+from myllm.store.catalog import Catalog, bundled_model
+from myllm.store.store import Store
 
 
 @pytest.fixture
@@ -65,6 +67,24 @@ def test_show_json_holds_the_template_itself(alone):
     shown = json.loads(alone("show", "tiny", "--json").stdout)
 
     assert shown["details"]["chat_template"] == alone("show", "tiny", "--template").stdout.rstrip("\n")
+
+
+@pytest.mark.parametrize("said_by", ["the settings", "the copy"])
+def test_show_has_the_template_that_a_chat_would_get(alone, tmp_path, said_by):
+    """A template that was laid over the model was shown by its name where its text was asked for."""
+    home = tmp_path / "home"
+    home.mkdir()
+    if said_by == "the settings":
+        (home / "config.toml").write_text('[models.tiny]\ntemplate = "chatml"\n')
+    else:
+        Store(home, bundled=bundled_model(), catalog=Catalog.load()).copy("tiny", "other", template="chatml")
+
+    model = "tiny" if said_by == "the settings" else "other"
+
+    whole = alone("show", model, "--template").stdout
+    name = json.loads(alone("show", model, "--json").stdout)["template"]
+
+    assert (name, whole.rstrip("\n")) == ("chatml", TemplateLibrary().get("chatml").source.rstrip("\n"))
 
 
 def test_a_file_is_imported_where_it_lies_and_rm_leaves_it_there(alone, file):

@@ -42,7 +42,7 @@ def render_model(installed: InstalledModel, service: Service) -> ModelBody:
         size_mb=round(meta.size_bytes / 1e6),
         quantization=meta.quantization,
         context_size=meta.context_length,
-        template=service.template_name(installed),
+        template=service.prompter.templates.name(installed),
         parameters=service.sampling_defaults(installed),
         loaded=status == "loaded",
         status=status,

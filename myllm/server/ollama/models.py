@@ -64,7 +64,7 @@ class Models:
             installed = await self.service.resolve(body.asked)
         verbose = bool(body.verbose)
         header = await asyncio.to_thread(read_header, installed.path, whole=verbose)
-        template = await asyncio.to_thread(self.service.prompter.template_source, installed)
+        template = await asyncio.to_thread(self.service.prompter.templates.source, installed)
         answer = show_answer(installed, header, template, system=body.system, options=body.options or {}, verbose=verbose)
         if request.headers.get("user-agent", "").startswith(COPILOT):
             answer.model_info["general.basename"] = body.asked  # it shows this instead of the name
