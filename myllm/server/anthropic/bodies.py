@@ -53,6 +53,8 @@ class Thinking(Struct):
 
 
 class Metadata(Struct):
+    """`user_id` is in the log, with the request's id."""
+
     user_id: str | None = None
 
 

@@ -10,7 +10,7 @@ from myllm.server.anthropic.bodies import CountBody, MessagesBody, parse_count, 
 from myllm.server.anthropic.errors import request_id_of
 from myllm.server.anthropic.render import PING, MessageBody, MessageStream, TokenCount, render_message
 from myllm.server.bodies import decode, read_body
-from myllm.server.callers import caller_of
+from myllm.server.callers import caller_of, note_user
 from myllm.server.json_response import json_response
 from myllm.server.streaming import EventStream, while_connected
 from myllm.service import Service
@@ -28,6 +28,8 @@ class AnthropicAPI:
     async def messages(self, request: Request) -> Response:
         body = decode(await read_body(request, self._max_bytes), MessagesBody)
         chat, caller = parse_messages(body, self._max_messages), caller_of(request)
+        if body.metadata is not None:
+            note_user(request_id_of(request), body.metadata.user_id, request)
         if body.stream:
             return self._stream(request, chat, caller, MessageStream(body.max_tokens, request_id_of(request)))
         message = await while_connected(request.receive, self._whole(chat, caller, body.max_tokens))

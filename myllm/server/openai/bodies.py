@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
 
 NumChoices = Annotated[int, Meta(ge=1, le=16)]
 NumLogprobs = Annotated[int, Meta(ge=0, le=20)]
+Identifier = Annotated[str, Meta(max_length=512)]
 Prompt = str | tuple[int, ...]
 
 
@@ -52,12 +53,10 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class GenerationBody(Struct, kw_only=True):
-    """What chats and completions have in common. `seed` -1 draws one, as leaving it out does."""
+class SamplingBody(Struct, kw_only=True):
+    """What chats, completions and responses have in common. `seed` -1 draws one, as leaving it out does."""
 
     model: str
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     top_k: TopK | None = None
@@ -70,12 +69,44 @@ class GenerationBody(Struct, kw_only=True):
     seed: Seed | None = None
     stop: StopString | StopStrings | None = None
     ignore_eos: bool | None = None
+    stream: bool | None = None
+    user: Identifier | None = None
+    keep_alive: str | float | None = None
+
+    def to_sampling(self, max_tokens: int | None, num_logprobs: int | None) -> dict[str, Any]:
+        """What was given over OpenAI's defaults, by the names of SamplingParams, all but the seed. Raises InvalidRequest."""
+        names = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "ignore_eos")
+        optional = {name: getattr(self, name) for name in names} | {
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
+            "repeat_penalty": self._one_of("repeat_penalty", "repetition_penalty"),
+            "stop": (self.stop,) if isinstance(self.stop, str) else None if self.stop is None else tuple(self.stop),
+            "max_tokens": max_tokens,
+            "num_logprobs": num_logprobs,
+        }
+        return DEFAULTS | {name: value for name, value in optional.items() if value is not None}
+
+    def with_seed(self, sampling: dict[str, Any]) -> dict[str, Any]:
+        """With the seed that was given, or one that is drawn, also over the model's own; candidates of one seed differ by `choice`."""
+        if self.seed is None:
+            return sampling
+        return sampling | {"seed": secrets.randbits(32) if self.seed == -1 else self.seed}
+
+    def _one_of(self, name: str, other: str) -> Any:
+        """Two names of one thing. Raises InvalidRequest where both are given and differ."""
+        one, two = getattr(self, name), getattr(self, other)
+        if one is not None and two is not None and one != two:
+            raise InvalidRequest(f"'{other}' is {two} and '{name}' is {one}, and both mean the same; send one of them", param=other)
+        return two if one is None else one
+
+
+class GenerationBody(SamplingBody, kw_only=True):
+    """What chats and completions have in common beside: several answers, and two names for how long they may be."""
+
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     n: NumChoices | None = None
     best_of: NumChoices | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Meta(max_length=512)] | None = None
-    keep_alive: str | float | None = None
 
     @property
     def num_choices(self) -> int:
@@ -98,32 +129,12 @@ class GenerationBody(Struct, kw_only=True):
         if self.stream_options is not None and not streams:
             raise InvalidRequest("'stream_options' is taken with 'stream': true only", param="stream_options")
 
-    def to_sampling(self, num_logprobs: int | None) -> dict[str, Any]:
-        """Sampling of every candidate alike, by the names of SamplingParams; `with_seed` tells them apart."""
-        names = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "ignore_eos")
-        given: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.top_k is not None:
-            given["top_k"] = max(self.top_k, 0)
-        if self.stop is not None:
-            given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        penalty = self._one_of("repeat_penalty", "repetition_penalty")
-        max_tokens = self._one_of("max_tokens", "max_completion_tokens")
-        optional = {"repeat_penalty": penalty, "max_tokens": max_tokens, "num_logprobs": num_logprobs}
-        return DEFAULTS | given | {name: value for name, value in optional.items() if value is not None}
-
-    def with_seed(self, sampling: dict[str, Any], candidate: int) -> dict[str, Any]:
-        """The sampling of one candidate: one seed gives all of them different answers, and the same ones each time."""
-        if self.seed is None:
-            return sampling
-        seed = secrets.randbits(32) if self.seed == -1 else self.seed
-        return sampling | {"seed": (seed + candidate + 2**63) % 2**64 - 2**63}
-
-    def _one_of(self, name: str, other: str) -> Any:
-        """Two names of one thing. Raises InvalidRequest where both are given and differ."""
-        one, two = getattr(self, name), getattr(self, other)
-        if one is not None and two is not None and one != two:
-            raise InvalidRequest(f"'{other}' is {two} and '{name}' is {one}, and both mean the same; send one of them", param=other)
-        return two if one is None else one
+    def candidate_sampling(self, num_logprobs: int | None) -> dict[str, Any]:
+        """Sampling of every candidate alike. Raises InvalidRequest."""
+        sampling = self.to_sampling(self._one_of("max_tokens", "max_completion_tokens"), num_logprobs)
+        if self.num_candidates > self.num_choices:
+            sampling.setdefault("num_logprobs", 0)  # by which the best are found
+        return sampling
 
 
 class ChatBody(GenerationBody, kw_only=True):
@@ -179,12 +190,12 @@ class EmbeddingsBody(Struct, kw_only=True):
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
-    user: Annotated[str, Meta(max_length=512)] | None = None
+    user: Identifier | None = None
     keep_alive: str | float | None = None
 
 
 def parse_chat(body: ChatBody, streams: bool, max_messages: int) -> list[ChatRequest]:
-    """A request a candidate, all alike but for their seeds. Raises InvalidRequest."""
+    """A request a candidate, all alike but for `choice`, which tells them apart. Raises InvalidRequest."""
     refuse(body, CHAT)
     body.check_together(streams)
     _check_chat(body)
@@ -192,18 +203,17 @@ def parse_chat(body: ChatBody, streams: bool, max_messages: int) -> list[ChatReq
 
 
 def chat_requests(body: ChatBody, messages: tuple[Message, ...]) -> list[ChatRequest]:
-    sampling, stay = body.to_sampling(body.num_logprobs), keep_alive_s(body.keep_alive)
-    if body.num_candidates > body.num_choices:
-        sampling.setdefault("num_logprobs", 0)
+    sampling, stay = body.candidate_sampling(body.num_logprobs), keep_alive_s(body.keep_alive)
     return [
         ChatRequest(
             model=body.model,
             messages=messages,
-            sampling=body.with_seed(sampling, candidate),
+            sampling=body.with_seed(sampling),
             session_id=body.session_id,
             uses_session=body.session_id is not None,
             keep_alive_s=stay,
             template_kwargs=body.chat_template_kwargs or {},
+            choice=candidate,
         )
         for candidate in range(body.num_candidates)
     ]
@@ -217,14 +227,12 @@ def parse_completion(body: CompletionBody, streams: bool) -> list[CompletionRequ
     if len(prompts) * body.num_candidates > MAX_CHOICES:
         told = f"{len(prompts):,} prompts with {body.num_candidates} answers each"
         raise InvalidRequest(f"'prompt' asks for {told}; a request takes {MAX_CHOICES} answers at most", param="prompt")
-    sampling, stay = body.to_sampling(body.logprobs), keep_alive_s(body.keep_alive)
+    sampling, stay = body.candidate_sampling(body.logprobs), keep_alive_s(body.keep_alive)
     sampling.setdefault("max_tokens", DEFAULT_COMPLETION_TOKENS)
-    if body.num_candidates > body.num_choices:
-        sampling.setdefault("num_logprobs", 0)
     if body.echo and body.logprobs is not None:
         sampling["prompt_logprobs"] = True
     return [
-        CompletionRequest(body.model, prompt, body.with_seed(sampling, candidate), stay, body.suffix or None)
+        CompletionRequest(body.model, prompt, body.with_seed(sampling), stay, body.suffix or None, choice=candidate)
         for prompt in prompts
         for candidate in range(body.num_candidates)
     ]

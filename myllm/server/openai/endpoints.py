@@ -7,14 +7,14 @@ from starlette.responses import Response
 
 from myllm.errors import InvalidRequest
 from myllm.server.bodies import read_body
-from myllm.server.callers import caller_of, check_keep_alive
+from myllm.server.callers import caller_of, check_keep_alive, note_user
 from myllm.server.json_response import json_response
 from myllm.server.openai.answers import EmbeddingsAnswer, ModelList
 from myllm.server.openai.bodies import EmbeddingsBody, parse_inputs
 from myllm.server.openai.errors import ErrorForm
 from myllm.server.openai.job import Job
 from myllm.server.openai.render import render_embeddings, render_model, render_whole_model
-from myllm.server.openai.requests import Requests, note_user
+from myllm.server.openai.requests import Requests
 from myllm.server.openai.service_models import ServiceModels
 from myllm.server.ranges import keep_alive_s
 from myllm.server.streaming import EventStream, while_connected

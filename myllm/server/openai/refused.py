@@ -13,24 +13,25 @@ from msgspec import Struct
 from myllm.errors import InvalidRequest
 
 # field → (the values that ask for nothing beside null, why anything else is refused)
-_NOT_YET = "is not supported yet; leave it out"
+NOT_YET = "is not supported yet; leave it out"
 _CHAT_ONLY = "belongs to chat completions and does nothing here; leave it out"
 _COMPLETIONS_ONLY = "belongs to text completions and does nothing here; leave it out"
+_ONE_ANSWER = "belongs to chats and completions: a response is one answer; leave it out"
 
 CHAT: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _NOT_YET),
-    "tool_choice": (("none",), _NOT_YET),
-    "functions": (([],), _NOT_YET),
-    "function_call": (("none",), _NOT_YET),
-    "response_format": (({"type": "text"},), _NOT_YET),
-    "reasoning_effort": (("none",), _NOT_YET),
-    "modalities": ((["text"], []), _NOT_YET),
-    "audio": ((), _NOT_YET),
-    "prediction": ((), _NOT_YET),
-    "web_search_options": ((), _NOT_YET),
-    "moderation": ((), _NOT_YET),
-    "store": ((False,), _NOT_YET),
-    "verbosity": (("medium",), _NOT_YET),
+    "tools": (([],), NOT_YET),
+    "tool_choice": (("none",), NOT_YET),
+    "functions": (([],), NOT_YET),
+    "function_call": (("none",), NOT_YET),
+    "response_format": (({"type": "text"},), NOT_YET),
+    "reasoning_effort": (("none",), NOT_YET),
+    "modalities": ((["text"], []), NOT_YET),
+    "audio": ((), NOT_YET),
+    "prediction": ((), NOT_YET),
+    "web_search_options": ((), NOT_YET),
+    "moderation": ((), NOT_YET),
+    "store": ((False,), NOT_YET),
+    "verbosity": (("medium",), NOT_YET),
     "echo": ((False,), _COMPLETIONS_ONLY),
     "suffix": (("",), _COMPLETIONS_ONLY),
 }
@@ -39,7 +40,34 @@ COMPLETION: dict[str, tuple[tuple[Any, ...], str]] = {
     "session_id": ((), _CHAT_ONLY),
     "chat_template_kwargs": (({},), _CHAT_ONLY),
     "top_logprobs": ((), "belongs to chat completions; here 'logprobs' is the number of likeliest tokens"),
-    "response_format": (({"type": "text"},), _NOT_YET),
+    "response_format": (({"type": "text"},), NOT_YET),
+}
+RESPONSE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "tools": (([],), NOT_YET),
+    "tool_choice": (("auto", "none"), NOT_YET),
+    "max_tool_calls": ((), NOT_YET),
+    "reasoning": (({}, {"effort": "none"}), NOT_YET),
+    "background": ((False,), NOT_YET),
+    "background_options": ((), NOT_YET),
+    "conversation": ((), "is not supported yet; go on with 'previous_response_id'"),
+    "prompt": ((), "is not supported: this server keeps no prompts; send 'instructions' and 'input'"),
+    "prompt_cache_options": (({},), NOT_YET),
+    "prompt_cache_retention": ((), NOT_YET),
+    "context_management": (([],), NOT_YET),
+    "moderation": ((), NOT_YET),
+    "image": ((), NOT_YET),
+    "access_programs": ((), NOT_YET),
+    "max_tokens": ((), "is called 'max_output_tokens' here"),
+    "max_completion_tokens": ((), "is called 'max_output_tokens' here"),
+    "messages": ((), "belongs to chat completions; send 'input'"),
+    "session_id": ((), "belongs to chat completions; go on with 'previous_response_id'"),
+    "n": ((1,), _ONE_ANSWER),
+    "best_of": ((1,), _ONE_ANSWER),
+    "logprobs": ((False,), "belongs to chats and completions; send 'include': [\"message.output_text.logprobs\"]"),
+    "echo": ((False,), _COMPLETIONS_ONLY),
+    "suffix": (("",), _COMPLETIONS_ONLY),
+    "response_format": (({"type": "text"},), NOT_YET),
+    "reasoning_effort": (("none",), NOT_YET),
 }
 
 

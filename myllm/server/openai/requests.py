@@ -6,7 +6,6 @@ The service prefixes take more: a body may be wrapped in `payload`, `messages` m
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import msgspec
@@ -15,14 +14,12 @@ from starlette.requests import HTTPConnection
 
 from myllm.errors import InvalidRequest
 from myllm.server.bodies import decode
-from myllm.server.callers import caller_of, check_keep_alive
+from myllm.server.callers import caller_of, check_keep_alive, note_user
 from myllm.server.openai.bodies import ChatBody, CompletionBody, EmbeddingsBody
 from myllm.server.openai.job import Job, chat_job, completion_job
 from myllm.server.openai.messages import MessageBody
 from myllm.server.openai.service_models import ServiceModels
 from myllm.service import Service
-
-log = logging.getLogger("myllm.access")
 
 
 class ServiceChatBody(ChatBody, kw_only=True):
@@ -97,9 +94,3 @@ class Requests:
         check_keep_alive(connection, job.keep_alive_s)
         note_user(job.identity.id, body.user, connection)
         return job
-
-
-def note_user(what: str, user: str | None, connection: HTTPConnection) -> None:
-    """What a request is answered by, and for whom, in the access log: that is what `user` is for."""
-    if user is not None:
-        log.info("%s is for user %r of key %r", what, user, caller_of(connection).name)

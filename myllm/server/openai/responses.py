@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from myllm.errors import InvalidRequest, NotFound
 from myllm.server.bodies import decode, decode_query, read_body
-from myllm.server.callers import caller_of, check_keep_alive
+from myllm.server.callers import caller_of, check_keep_alive, note_user
 from myllm.server.json_response import json_response
 from myllm.server.openai.requests import Requests
 from myllm.server.openai.responses_answers import DeletedResponse, InputItems, InputMessage, InputText, OutputText
@@ -19,8 +17,6 @@ from myllm.server.openai.responses_run import ResponseRun
 from myllm.server.streaming import EventStream, while_connected
 from myllm.service import Service
 from myllm.sessions import StoredResponse
-
-log = logging.getLogger("myllm.access")
 
 
 class ResponsesAPI:
@@ -71,8 +67,7 @@ class ResponsesAPI:
                 raise
         run = ResponseRun(self.service, caller, body, previous)
         check_keep_alive(request, run.chat.keep_alive_s)
-        if body.user is not None:
-            log.info("%s is for user %r of key %r", run.id, body.user, caller.name)
+        note_user(run.id, body.user, request)
         return run
 
     async def _stored(self, request: Request) -> StoredResponse:

@@ -11,20 +11,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from myllm.errors import InvalidRequest, UnsupportedByModel
-from myllm.server.openai.bodies import DEFAULTS, NumLogprobs
-from myllm.server.openai.refused import refuse
-from myllm.server.ranges import (
-    Count,
-    Penalty,
-    RepeatPenalty,
-    Seed,
-    Share,
-    StopString,
-    StopStrings,
-    Temperature,
-    TopK,
-    keep_alive_s,
-)  # fmt: skip
+from myllm.server.openai.bodies import Identifier, NumLogprobs, SamplingBody
+from myllm.server.openai.refused import NOT_YET, RESPONSE, refuse
+from myllm.server.ranges import Count, keep_alive_s
 from myllm.types import ChatRequest, Message
 
 LOGPROBS = "message.output_text.logprobs"
@@ -43,26 +32,7 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
 ]
-Identifier = Annotated[str, Meta(max_length=512)]
 TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-
-_NOT_YET = "is not supported yet; leave it out"
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _NOT_YET),
-    "tool_choice": (("auto", "none"), _NOT_YET),
-    "max_tool_calls": ((), _NOT_YET),
-    "reasoning": (({}, {"effort": "none"}), _NOT_YET),
-    "background": ((False,), _NOT_YET),
-    "background_options": ((), _NOT_YET),
-    "conversation": ((), "is not supported yet; go on with 'previous_response_id'"),
-    "prompt": ((), "is not supported: this server keeps no prompts; send 'instructions' and 'input'"),
-    "prompt_cache_options": (({},), _NOT_YET),
-    "prompt_cache_retention": ((), _NOT_YET),
-    "context_management": (([],), _NOT_YET),
-    "moderation": ((), _NOT_YET),
-    "image": ((), _NOT_YET),
-    "access_programs": ((), _NOT_YET),
-}
 
 
 class InputPart(Struct):
@@ -96,37 +66,25 @@ class ResponseStreamOptions(Struct):
     include_obfuscation: bool | None = None
 
 
-class ResponsesBody(Struct, kw_only=True):
+class ResponsesBody(SamplingBody, kw_only=True):
     """`previous_response_id` goes on from a stored response, without the instructions that it was given."""
 
-    model: str
     input: str | Annotated[list[InputItem], Meta(min_length=1)]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: Count | None = None
-    temperature: Temperature | None = None
-    top_p: Share | None = None
-    top_k: TopK | None = None
-    min_p: Share | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    repeat_penalty: RepeatPenalty | None = None
-    seed: Seed | None = None
-    stop: StopString | StopStrings | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[Includable] | None = None
     top_logprobs: NumLogprobs | None = None
     text: TextOptions | None = None
     metadata: Metadata | None = None
-    user: Identifier | None = None
     safety_identifier: Identifier | None = None
     prompt_cache_key: Identifier | None = None
     service_tier: Literal["auto", "default", "flex", "priority", "fast", "ultrafast", "scale"] | None = None
     parallel_tool_calls: bool | None = None
-    keep_alive: str | float | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     tools: Any = None
     tool_choice: Any = None
     max_tool_calls: Any = None
@@ -141,6 +99,17 @@ class ResponsesBody(Struct, kw_only=True):
     moderation: Any = None
     image: Any = None
     access_programs: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    messages: Any = None
+    session_id: Any = None
+    n: Any = None
+    best_of: Any = None
+    logprobs: Any = None
+    echo: Any = None
+    suffix: Any = None
+    response_format: Any = None
+    reasoning_effort: Any = None
 
     @property
     def is_stored(self) -> bool:
@@ -153,11 +122,11 @@ class ResponsesBody(Struct, kw_only=True):
 
     def check(self) -> None:
         """Raises InvalidRequest for what a field's own range cannot say."""
-        refuse(self, REFUSED)
+        refuse(self, RESPONSE)
         if self.top_logprobs and self.num_logprobs is None:
             raise InvalidRequest(f"'top_logprobs' is taken with 'include': [\"{LOGPROBS}\"] only", param="top_logprobs")
         if self.text is not None and self.text.format is not None and self.text.format.type != "text":
-            raise InvalidRequest(f"'text.format' of type '{self.text.format.type}' {_NOT_YET}", param="text.format")
+            raise InvalidRequest(f"'text.format' of type '{self.text.format.type}' {NOT_YET}", param="text.format")
         if self.text is not None and self.text.verbosity in ("low", "high"):
             raise InvalidRequest("'text.verbosity' takes only 'medium' yet; leave it out", param="text.verbosity")
         if self.service_tier not in (None, "auto", "default"):
@@ -166,18 +135,6 @@ class ResponsesBody(Struct, kw_only=True):
             raise InvalidRequest("'stream_options' is taken with 'stream': true only", param="stream_options")
         if self.stream_options is not None and self.stream_options.include_obfuscation:
             raise InvalidRequest("'stream_options.include_obfuscation' takes only false", param="stream_options.include_obfuscation")
-
-    def to_sampling(self) -> dict[str, Any]:
-        """What was given over OpenAI's defaults, by the names of SamplingParams. `seed` -1 draws one, as leaving it out does."""
-        names = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repeat_penalty")
-        optional = {name: getattr(self, name) for name in names} | {
-            "max_tokens": self.max_output_tokens,
-            "top_k": None if self.top_k is None else max(self.top_k, 0),
-            "seed": None if self.seed == -1 else self.seed,
-            "stop": (self.stop,) if isinstance(self.stop, str) else None if self.stop is None else tuple(self.stop),
-            "num_logprobs": self.num_logprobs,
-        }
-        return DEFAULTS | {name: value for name, value in optional.items() if value is not None}
 
 
 class ResponseQuery(Struct):
@@ -208,8 +165,9 @@ def chat_request(body: ResponsesBody, history: tuple[Message, ...], brought: tup
     return ChatRequest(
         body.model,
         (*instructions, *history, *brought),
-        body.to_sampling(),
+        body.with_seed(body.to_sampling(body.max_output_tokens, body.num_logprobs)),
         keep_alive_s=keep_alive_s(body.keep_alive),
+        template_kwargs=body.chat_template_kwargs or {},
         trims=body.truncation == "auto",
     )
 

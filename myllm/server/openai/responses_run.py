@@ -69,7 +69,7 @@ class ResponseRun:
         self._reply: Reply | None = None
         self._error: MyLLMError | None = None
         self._final: ResponseAnswer | None = None
-        self._is_kept = False
+        self._keeping: asyncio.Task[None] | None = None
         self._num_events = 0
         place = f'"item_id":"{self._item_id}","output_index":0,"content_index":0'.encode()
         self._delta_head = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",' + place + b',"delta":'
@@ -92,7 +92,7 @@ class ResponseRun:
             try:
                 yield reply
             finally:
-                await asyncio.shield(asyncio.ensure_future(self._keep(reply)))
+                await self._keep(reply)
 
     @asynccontextmanager
     async def _chat(self) -> AsyncIterator[Reply]:
@@ -174,10 +174,16 @@ class ResponseRun:
         return ResponseError("rate_limit_exceeded" if isinstance(self._error, RateLimited) else "server_error", self._error.message)
 
     async def _keep(self, reply: Reply) -> None:
-        """Store the response, once; not where nothing was said before it was broken off."""
-        if self._is_kept or not self.body.is_stored or not (reply.text or reply.finish_reason in FINAL):
-            return
-        self._is_kept = True
+        """Store the response, once, and to the end if the client leaves over it; not where nothing was said before it broke off."""
+        if self._keeping is None:
+            if not self.body.is_stored or not (reply.text or reply.finish_reason in FINAL):
+                return
+            self._keeping = asyncio.create_task(self._store(reply))
+        elif self._keeping.done():
+            return  # if it failed, that was told
+        await asyncio.shield(self._keeping)
+
+    async def _store(self, reply: Reply) -> None:
         record = ReplyRecord(reply.finish_reason or FinishReason.CANCELLED, reply.model, reply.usage_so_far)
         response = NewResponse(
             id=self.id,

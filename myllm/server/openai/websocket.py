@@ -26,7 +26,29 @@ bugs = logging.getLogger("myllm.server")
 MAX_WAITING = 64  # requests of one socket
 POLICY_VIOLATION, TOO_BIG = 1008, 1009
 DONE = '{"done":true}'
-Waiting = asyncio.Queue[bytes | None]  # the text of each message, None for a binary one
+
+
+class Waiting:
+    """The texts of the messages that wait, None for a binary one, in their order; bounded in number, and in bytes together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._texts: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
+
+    def put(self, text: bytes | None) -> bool:
+        """False where it may not wait."""
+        num_bytes = self._num_bytes + len(text or b"")
+        if self._texts.full() or num_bytes > self._max_bytes:
+            return False
+        self._num_bytes = num_bytes
+        self._texts.put_nowait(text)
+        return True
+
+    async def take(self) -> bytes | None:
+        text = await self._texts.get()
+        self._num_bytes -= len(text or b"")
+        return text
 
 
 class ChatSocket:
@@ -39,20 +61,19 @@ class ChatSocket:
 
     async def serve(self, socket: WebSocket) -> None:
         await socket.accept()
-        waiting: Waiting = asyncio.Queue(MAX_WAITING)
-        answering = asyncio.create_task(self._answer_all(socket, waiting))
+        waiting = Waiting(self._max_bytes)
+        answers = asyncio.create_task(self._answer_all(socket, waiting))
         try:
             close_code = await self._receive_all(socket, waiting)
         finally:
-            answering.cancel()
-            await asyncio.wait((answering,))  # its sequences are gone before we are
+            answers.cancel()
+            await asyncio.wait((answers,))  # its sequences are gone before we are
         if close_code is not None:
             with suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close(close_code)
 
     async def _receive_all(self, socket: WebSocket, waiting: Waiting) -> int | None:
         """Until the client leaves (None), or has to: then the code to close with."""
-        num_bytes = 0  # of the messages that wait
         while True:
             message = await socket.receive()
             if message["type"] != "websocket.receive":
@@ -61,15 +82,13 @@ class ChatSocket:
             content = message["bytes"] if text is None else text.encode()
             if len(content) > self._max_bytes:
                 return TOO_BIG
-            num_bytes = len(content) + (0 if waiting.empty() else num_bytes)
-            if waiting.full() or num_bytes > self._max_bytes:
+            if not waiting.put(None if text is None else content):
                 return POLICY_VIOLATION
-            waiting.put_nowait(None if text is None else content)
 
     async def _answer_all(self, socket: WebSocket, waiting: Waiting) -> None:
         with suppress(WebSocketDisconnect):
             while True:
-                content = await waiting.get()
+                content = await waiting.take()
                 started, error = time.monotonic(), None
                 try:
                     with answering(socket):

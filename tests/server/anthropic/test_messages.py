@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import LiveServer
+from live_server import LiveServer, wait_until
 
 HELLO = "Hello! I am tiny, a small model that ships with MyLLM. How can I help you?"
 COUNT = {"role": "user", "content": "Count to 10."}
@@ -80,7 +80,7 @@ def test_an_answer_that_fills_the_context_says_so(make_server: Callable[..., Liv
     [
         ([{"type": "text", "text": "What is the secret word?"}], "The secret word is zumbrek."),
         ("What is the secret word?", [{"type": "text", "text": "The secret word is zumbrek.", "cache_control": {"type": "ephemeral"}}]),
-        ([{"type": "text", "text": "What is the"}, {"type": "text", "text": "secret word?"}], "The secret word is zumbrek."),
+        ([{"type": "text", "text": "Hello!"}, {"type": "text", "text": "What is the secret word?"}], "The secret word is zumbrek."),
     ],
     ids=["content in blocks", "system in blocks", "several blocks"],
 )  # fmt: skip
@@ -135,6 +135,12 @@ def test_control_tokens_in_a_block_are_letters(server: LiveServer) -> None:
 )
 def test_fields_that_lead_to_the_same_answer_are_taken(server: LiveServer, fields: dict[str, Any]) -> None:
     assert text_of(ask(server, "Hello!", **fields)) == HELLO
+
+
+def test_the_user_is_in_the_log_with_the_requests_id(server: LiveServer) -> None:
+    id = ask(server, "Hello!", max_tokens=1, metadata={"user_id": "somebody-43"}).headers["request-id"]
+
+    wait_until(lambda: any(id in line and "'somebody-43'" in line for line in server.log), "the user is in the log")
 
 
 def test_tokens_are_counted_as_the_answers_usage_counts_them(server: LiveServer) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from myllm.server.openai.responses_bodies import REFUSED, ItemsQuery, ResponsesBody
+from myllm.server.openai.refused import RESPONSE
+from myllm.server.openai.responses_bodies import ItemsQuery, ResponsesBody
 
 PAGE = (Path(__file__).parents[3] / "docs" / "responses.md").read_text()
 
@@ -20,13 +21,13 @@ def test_the_page_names_each_field_and_no_other() -> None:
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGE, re.M)
 
     fields = {field.name for field in msgspec.structs.fields(ResponsesBody)}
-    assert named_in(" ".join(rows)) == fields - REFUSED.keys()
+    assert named_in(" ".join(rows)) == fields - RESPONSE.keys()
 
 
 def test_the_page_names_what_is_refused() -> None:
     refused = PAGE.split("are 400 and named")[0].rpartition("\n\n")[2]
 
-    assert named_in(refused) == REFUSED.keys()
+    assert named_in(refused) == RESPONSE.keys()
 
 
 def test_the_page_tells_how_a_list_is_cut() -> None:
