@@ -27,6 +27,7 @@ from myllm.context_window import Window, shortened_input
 from myllm.errors import GenerationTimeout, InvalidRequest, WorkerDied
 from myllm.loaded_model import ModelLease
 from myllm.manager import NO_OPTIONS, ModelManager
+from myllm.once import Once
 from myllm.prompting import Prompter
 from myllm.reply import Rendered, Reply, Timing
 from myllm.sessions import NewResponse, Session, SessionInfo, SessionStore, StoredResponse
@@ -335,13 +336,8 @@ class Service:
     async def _stored(self, session_id: str, request: ChatRequest, reply: Reply, owner: str | None) -> AsyncIterator[None]:
         """The user's messages are stored before the first token, the answer when it ends, however it ends."""
         history = await asyncio.to_thread(self.sessions.append_turn, session_id, request.messages, model=reply.model, owner=owner)
-        is_saved = False
 
-        async def save() -> None:
-            nonlocal is_saved
-            if is_saved or (not reply.text and reply.finish_reason in (None, FinishReason.CANCELLED)):
-                return  # said before, or nothing was said: then a retry finds the history that it expects
-            is_saved = True
+        async def add_reply() -> None:
             await asyncio.to_thread(
                 self.sessions.add_reply,
                 session_id,
@@ -352,11 +348,17 @@ class Service:
                 born=history.born,
             )
 
+        saved = Once(add_reply)
+
+        async def save() -> None:
+            if reply.text or reply.finish_reason not in (None, FinishReason.CANCELLED):  # else a retry finds the history it expects
+                await saved()
+
         reply.on_end(save)
         try:
             yield
-        finally:  # also when the client left: the thread runs on if we are cancelled once more
-            await asyncio.shield(asyncio.ensure_future(save()))
+        finally:  # also when the client left
+            await save()
 
 
 async def _num_tokens(lease: ModelLease, inputs: Sequence[str | list[int]]) -> int:

@@ -51,13 +51,14 @@ ALLOWED: dict[str, set[str]] = {
     "spending": WORDS | {"caller"},
     "reply": WORDS | {"spending", "worker.handle"},
     "context_window": WORDS | {"worker.handle"},
+    "once": set(),
     "model_templates": WORDS | {"chat", "config", "store"},
     "prompting": WORDS | {"chat", "config", "context_window", "loaded_model", "model_templates", "reply", "store", "worker.handle"},
     "service": WORDS
-    | {"caller", "chat", "config", "context_window", "loaded_model", "manager", "prompting", "reply", "sessions", "spending", "store"}
-    | {"worker.handle"},
+    | {"caller", "chat", "config", "context_window", "loaded_model", "manager", "once", "prompting", "reply", "sessions", "spending"}
+    | {"store", "worker.handle"},
     "server": WORDS
-    | {"caller", "chat", "config", "keys", "loaded_model", "manager", "model_builder", "quantities", "reply", "service", "sessions"}
+    | {"caller", "chat", "config", "keys", "loaded_model", "manager", "model_builder", "once", "quantities", "reply", "service", "sessions"}
     | {"store"},
     "server.run": WORDS | {"chat", "config", "keys", "manager", "server", "service", "sessions", "store"},  # puts the house together
     "client": WORDS | {"config"},

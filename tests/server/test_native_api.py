@@ -134,6 +134,7 @@ def test_a_stop_string_ends_the_text_and_no_part_of_it_is_streamed(server: LiveS
         ({"top_k": -1, "top_p": 1e-9, "temperature": 2.0, "min_p": 0}, lambda text: text == HELLO),
         ({"min_p": 1.0, "temperature": 2.0, "top_k": 0}, lambda text: text == HELLO),
         ({"typical_p": 1.0, "temperature": 0}, lambda text: text == HELLO),
+        ({"repeat_penalty": 0, "penalty_last_n": -1, "max_tokens": 30}, lambda text: text != HELLO),
         ({"repeat_penalty": 1e6, "penalty_last_n": -1, "max_tokens": 30}, lambda text: text != HELLO),
         ({"frequency_penalty": 2.0, "presence_penalty": 2.0, "repeat_penalty": 3.0, "max_tokens": 30}, lambda text: text != HELLO),
         ({"ignore_eos": True, "max_tokens": 60}, lambda text: len(text) > len(HELLO)),

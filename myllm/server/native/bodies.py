@@ -56,8 +56,6 @@ class Options(Struct):
             given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if "top_k" in given:
             given["top_k"] = max(given["top_k"], 0)
-        if given.get("repeat_penalty") == 0:
-            raise InvalidRequest("'options.repeat_penalty' of 0 would divide by zero; 1 is off", param="options.repeat_penalty")
         return given
 
 

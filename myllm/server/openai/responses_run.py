@@ -6,7 +6,6 @@ stored before the client is told that it is complete, so that the next request c
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from msgspec import UNSET
 
 from myllm.caller import Caller
 from myllm.errors import InvalidRequest, MyLLMError, RateLimited
+from myllm.once import Once
 from myllm.reply import Reply
 from myllm.server.openai.logprobs import chat_logprobs
 from myllm.server.openai.render import unloaded
@@ -67,9 +67,9 @@ class ResponseRun:
         self.chat: ChatRequest = chat_request(body, previous.messages if previous else (), self.brought)
         self._item_id = f"msg_{secrets.token_hex(24)}"
         self._reply: Reply | None = None
+        self._stored = Once(self._store)
         self._error: MyLLMError | None = None
         self._final: ResponseAnswer | None = None
-        self._keeping: asyncio.Task[None] | None = None
         self._num_events = 0
         place = f'"item_id":"{self._item_id}","output_index":0,"content_index":0'.encode()
         self._delta_head = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",' + place + b',"delta":'
@@ -77,6 +77,7 @@ class ResponseRun:
     async def finish(self) -> ResponseAnswer:
         """The whole response. Raises Unavailable where the model was unloaded over it."""
         async with self._chat() as reply:
+            self._reply = reply
             await reply.finish()
             if reply.finish_reason is FinishReason.CANCELLED:
                 raise unloaded()
@@ -175,15 +176,12 @@ class ResponseRun:
 
     async def _keep(self, reply: Reply) -> None:
         """Store the response, once, and to the end if the client leaves over it; not where nothing was said before it broke off."""
-        if self._keeping is None:
-            if not self.body.is_stored or not (reply.text or reply.finish_reason in FINAL):
-                return
-            self._keeping = asyncio.create_task(self._store(reply))
-        elif self._keeping.done():
-            return  # if it failed, that was told
-        await asyncio.shield(self._keeping)
+        if self.body.is_stored and (reply.text or reply.finish_reason in FINAL):
+            await self._stored()
 
-    async def _store(self, reply: Reply) -> None:
+    async def _store(self) -> None:
+        assert self._reply is not None
+        reply = self._reply
         record = ReplyRecord(reply.finish_reason or FinishReason.CANCELLED, reply.model, reply.usage_so_far)
         response = NewResponse(
             id=self.id,
