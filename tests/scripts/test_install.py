@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -113,11 +112,9 @@ def test_a_finished_installation_costs_no_second_look(checkout):
     state["pyproject"] = installer.hashlib.sha256(pyproject.encode()).hexdigest()
     installer.write_state(state)
 
-    started = time.monotonic()
     done = run_installer(checkout, "--dev")
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - started < 5
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # what is installed is told
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 
-import httpx
 import pytest
 from hub_server import HubServer
 from live_server import LiveServer, wait_until
@@ -43,7 +43,7 @@ def installed(server: LiveServer) -> list[str]:
 
 def test_a_streamed_pull_tells_its_progress_and_ends_with_success(server: LiveServer, hub: HubServer, big: bytes) -> None:
     hub.add(REPO, FILE, big)
-    hub.rate = 60 * MB
+    hub.rate = 20 * MB
     started = time.monotonic()
 
     events = pull_events(server, f"hf.co/{REPO}")
@@ -80,11 +80,12 @@ def test_a_server_that_is_told_to_stop_ends_its_pulls_within_its_bound(
     server = make_server(HF_ENDPOINT=hub.url, MYLLM_DRAIN_TIMEOUT_S="1")
     hub.add(REPO, FILE, big)
     hub.rate = 2 * MB
-    threading.Thread(target=leave_when, args=(server, True, lambda: False), daemon=True).start()
+    waiting = ask_for_pull(server)
     wait_until(lambda: hub.num_served > MB, "the pull runs")
 
     code = server.stop()
 
+    waiting.close()
     assert code == 0
     assert (server.home / "models" / REPO / f"{FILE}.part").exists()
 
@@ -153,9 +154,11 @@ def test_what_goes_wrong_later_ends_the_stream_with_an_error(server: LiveServer,
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_stops_its_pull_and_the_next_one_goes_on(server: LiveServer, hub: HubServer, big: bytes, stream: bool) -> None:
     hub.add(REPO, FILE, big)
-    hub.rate = 5 * MB
-    threading.Thread(target=leave_when, args=(server, stream, lambda: hub.num_served > 4 * MB), daemon=True).start()
+    hub.rate = 2 * MB
+    leaving = ask_for_pull(server, stream=stream)
     wait_until(lambda: hub.num_served > 4 * MB, "the pull runs")
+
+    leaving.close()
 
     wait_until(lambda: hub.num_connections == 0, "the server has closed its connections")
     before = hub.num_served
@@ -187,7 +190,7 @@ def test_a_pull_holds_nobody_up(server: LiveServer, hub: HubServer, big: bytes) 
 def test_a_server_that_stops_ends_its_pulls(server: LiveServer, hub: HubServer, big: bytes) -> None:
     hub.add(REPO, FILE, big)
     hub.pause_after = 30 * MB
-    threading.Thread(target=leave_when, args=(server, True, lambda: False), daemon=True).start()
+    waiting = ask_for_pull(server)
     assert hub.is_paused.wait(60)
 
     server.process.kill()
@@ -196,22 +199,15 @@ def test_a_server_that_stops_ends_its_pulls(server: LiveServer, hub: HubServer, 
     server.start()
     server.post("/api/models/pull", name=REPO)
 
+    waiting.close()
     assert installed(server) == [NAME, "tiny"]
 
 
-def leave_when(server: LiveServer, stream: bool, is_time: Callable[[], bool]) -> None:
-    """A client that closes its connection in the middle."""
-    body = json.dumps({"name": REPO, "stream": stream})
-    try:
-        if stream:
-            with httpx.stream("POST", f"{server.url}/api/models/pull", content=body, timeout=60) as response:
-                for _ in response.iter_raw():
-                    if is_time():
-                        return
-        else:
-            httpx.post(f"{server.url}/api/models/pull", content=body, timeout=1)
-    except httpx.HTTPError:
-        return
+def ask_for_pull(server: LiveServer, *, stream: bool = True) -> HTTPConnection:
+    """A client that has asked and reads nothing; closing the connection is leaving."""
+    connection = HTTPConnection(server.url.removeprefix("http://"))
+    connection.request("POST", "/api/models/pull", json.dumps({"name": REPO, "stream": stream}))
+    return connection
 
 
 @pytest.fixture(scope="module")

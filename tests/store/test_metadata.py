@@ -99,9 +99,9 @@ def test_a_vocabulary_of_128k_tokens_is_read_in_a_tenth_of_a_second(tmp_path: Pa
 
 
 def _seconds_to_read(path: Path) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     read_metadata(path)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_the_quantization_is_the_file_types_name_else_the_most_frequent_tensor_type(tmp_path: Path) -> None:
@@ -316,12 +316,12 @@ def _tensor(*shape: int, kind: int = 0, offset: int = 0) -> bytes:
 def test_a_hostile_header_is_one_error_in_no_time(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(content)
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(ModelLoadFailed, match=r"'hostile.gguf'"):
         read_metadata(path)
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.fixture(scope="module")

@@ -232,9 +232,9 @@ def test_two_hundred_models_of_four_owners_are_listed_by_a_new_process_in_a_thir
 
 
 def _seconds_to_list(machine: Machine) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     machine.store().list()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -75,7 +75,7 @@ def test_a_big_file_comes_over_several_connections(world: World, big: bytes) -> 
 
 def test_the_progress_never_goes_back_and_ends_with_all_bytes(world: World, big: bytes) -> None:
     world.hub.add(REPO, FILE, big)
-    world.hub.rate = 60 * MB
+    world.hub.rate = 20 * MB
     started = time.monotonic()
 
     world.pull()
