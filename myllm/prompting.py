@@ -79,7 +79,7 @@ class Prompter:
     @staticmethod
     async def _behind(worker: Worker, before: tuple[int, ...], prompt: Prompt) -> list[int]:
         """The tokens of an earlier prompt, and this one's behind them, which then begins no text."""
-        if not all(0 <= token_id < worker.info.vocab_size for token_id in before):
+        if before and (min(before) < 0 or max(before) >= worker.info.vocab_size):
             message = f"'context' holds a token id outside of the vocabulary: 0 to {worker.info.vocab_size - 1:,}"
             raise InvalidRequest(message, param="context")
         first, *rest = prompt or (Span(""),)

@@ -21,6 +21,7 @@ from myllm.server.streaming import ClientLeft
 T = TypeVar("T")
 
 MAX_NESTING = 100
+MAX_CONTAINERS = 100_000  # arrays and objects; each is an object of Python, and of many the collector makes seconds
 _AT = re.compile(r" - at (`key` in )?`\$\.?(.*?)`$")
 _STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")  # of a path: a field's name, or what stands for an entry
 _WORDS = {
@@ -56,7 +57,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     """The body as `kind`. Raises InvalidRequest that names the field and what it takes."""
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object")
-    check_nesting(body)
+    check_structure(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
@@ -76,19 +77,28 @@ def decode_query(query: Mapping[str, str], kind: type[T]) -> T:
         raise InvalidRequest(message, param=field) from exc
 
 
-def check_nesting(body: bytes) -> None:
-    """Raises InvalidRequest for arrays and objects nested deeper than MAX_NESTING."""
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _depth(body) > MAX_NESTING:
+def check_structure(body: bytes) -> None:
+    """Raises InvalidRequest for more arrays and objects than MAX_CONTAINERS, or deeper ones than MAX_NESTING."""
+    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
+        return
+    depth, num_containers = _structure(body)
+    if depth > MAX_NESTING:
         raise InvalidRequest(f"the body is nested deeper than {MAX_NESTING} levels")
+    if num_containers > MAX_CONTAINERS:
+        told = f"the body holds {num_containers:,} arrays and objects"
+        raise InvalidRequest(f"{told}; it takes {MAX_CONTAINERS:,} at most, send several requests")
 
 
-def _depth(body: bytes) -> int:
-    """How deep JSON is nested. A byte costs a nanosecond or so: no stream waits while a prompt full of code is looked through."""
+def _structure(body: bytes) -> tuple[int, int]:
+    """How deep JSON is nested, and how many arrays and objects it holds. A byte costs a few nanoseconds: no stream waits while
+    a prompt full of code is looked through."""
     unescaped = np.frombuffer(body.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
     is_text = np.logical_xor.accumulate(unescaped == ord('"'))
     folded = unescaped | 0x20  # makes braces of brackets, and of nothing else
-    steps = (folded == ord("{")).astype(np.int8) - (folded == ord("}")).astype(np.int8)
-    return int((steps * ~is_text).cumsum(dtype=np.int32).max(initial=0))
+    opens = (folded == ord("{")) & ~is_text
+    closes = (folded == ord("}")) & ~is_text
+    depths = (opens.view(np.int8) - closes.view(np.int8)).cumsum(dtype=np.int32)
+    return int(depths.max(initial=0)), int(opens.sum())
 
 
 def explain(problem: str, kind: Any) -> tuple[str, str | None]:

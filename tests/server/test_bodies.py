@@ -12,7 +12,7 @@ import pytest
 from live_server import LiveServer, wait_until
 
 from myllm.errors import InvalidRequest
-from myllm.server.bodies import check_nesting
+from myllm.server.bodies import check_structure
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -99,7 +99,23 @@ MALFORMED = [
 )
 def test_nesting_is_counted_outside_of_texts(body: bytes, is_too_deep: bool) -> None:
     with pytest.raises(InvalidRequest, match="deeper than 100") if is_too_deep else nullcontext():
-        check_nesting(body)
+        check_structure(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_refused"),
+    [
+        (b"[" + b"[]," * 99_998 + b"[]]", False),
+        (b"[" + b"[]," * 99_999 + b"[]]", True),
+        (b"[" + b'{"a":1},' * 100_000 + b"{}]", True),
+        (b'["' + b"{}" * 200_000 + b'"]', False),
+    ],
+    ids=range(4),
+)
+def test_arrays_and_objects_are_bounded_in_number_too(body: bytes, is_refused: bool) -> None:
+    """4 million arrays of a token each were 16 MB, and nobody was answered for 15 seconds."""
+    with pytest.raises(InvalidRequest, match=r"100,00\d arrays and objects; it takes 100,000 at most") if is_refused else nullcontext():
+        check_structure(body)
 
 
 @pytest.mark.parametrize(("body", "told"), MALFORMED, ids=range(len(MALFORMED)))

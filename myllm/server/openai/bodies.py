@@ -7,7 +7,7 @@ what ends an answer (`stop`, and `max_tokens` of a chat) is left to the model's 
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from msgspec import Meta, Struct
 
@@ -242,19 +242,19 @@ def parse_inputs(given: str | list[str | int | list[int]], name: str) -> list[Pr
     """A text, token ids, or a list of either, as a list. Raises InvalidRequest for a list of several kinds."""
     if isinstance(given, str):
         return [given]
-    kinds = {type(each) for each in given}
+    kinds = set(map(type, given))  # no loop of Python over what may be millions of tokens
     if kinds == {int}:
-        return [token_ids([each for each in given if isinstance(each, int)], name)]
+        return [token_ids(cast(list[int], given), name)]
     if kinds == {str}:
-        return [each for each in given if isinstance(each, str)]
+        return cast(list[Prompt], given)
     if kinds == {list}:
-        return [token_ids(each, name) for each in given if isinstance(each, list)]
+        return [token_ids(each, name) for each in cast(list[list[int]], given)]
     problem = "is empty" if not given else "mixes texts and tokens"
     raise InvalidRequest(f"'{name}' {problem}; it takes a text, tokens, or a list of either", param=name)
 
 
 def token_ids(given: list[int], name: str) -> tuple[int, ...]:
-    if not all(0 <= each < 2**31 for each in given):
+    if given and (min(given) < 0 or max(given) >= 2**31):
         raise InvalidRequest(f"'{name}' holds a number that is no token id; these are 0 or more", param=name)
     return tuple(given)
 
