@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from float_copy import write_float_copy
 from servers import MODEL_NAME, LlamaServer, Load, MyLLM
 from tables import render_table
 
@@ -232,17 +233,8 @@ def compare_control_tokens(ours: ParityMyLLM, theirs: ParityLlamaServer) -> None
 @contextmanager
 def as_float(model: Path) -> Iterator[Path]:
     """The model with all weights in 32 bits, as long as the context lasts."""
-    import llama_cpp
-
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, None)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        path = Path(folder) / f"{model.stem}.F32.gguf"
-        params = llama_cpp.llama_model_quantize_default_params()
-        params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_ALL_F32, True
-        if llama_cpp.llama_model_quantize(str(model).encode(), str(path).encode(), params) != 0:
-            raise RuntimeError(f"llama.cpp cannot convert {model} to 32 bits")
-        yield path
+        yield write_float_copy(model, Path(folder) / f"{model.stem}.F32.gguf")
 
 
 def start(stack: ExitStack, args: argparse.Namespace) -> tuple[ParityMyLLM, ParityLlamaServer]:

@@ -94,17 +94,23 @@ class LiveServer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The workers stand still inside: what runs there surely does not end before the test is done with it."""
-        workers = psutil.Process(self.process.pid).children()
-        for worker in workers:
-            worker.suspend()
+        workers = self.worker_pids()
+        for pid in workers:
+            pause(pid)
         yield
-        for worker in workers:
-            worker.resume()
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
 
     def status(self, model: str = "tiny") -> dict[str, Any]:
         """The model's line of /api/status, empty while it is not loaded."""
         models = self.http.get("/api/status").json()["models"]
         return next((line for line in models if line["name"] == model), {})
+
+
+def pause(pid: int) -> None:
+    """Stop a process until SIGCONT or SIGKILL. The signal alone lets one that runs on a core that stalls run on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "the process stands still")
 
 
 def wait_until(is_true: Callable[[], Any], what: str) -> Any:

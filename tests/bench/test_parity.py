@@ -79,6 +79,16 @@ def test_a_quantised_model_becomes_one_of_32_bits_for_as_long_as_it_is_used() ->
     assert not path.exists()
 
 
+def test_a_conversion_leaves_no_callback_of_llama_cpp_behind() -> None:
+    """It had one for the log, which was freed when the conversion was done: the next model that was loaded crashed in it."""
+    imports = "import sys; from pathlib import Path; from parity import as_float"
+    program = f"{imports}\nwith as_float(Path(sys.argv[1])): print('llama_cpp' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program, str(TINY)], cwd=ROOT / "bench", capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 from collections.abc import Iterator
 from contextlib import closing
 
-import llama_cpp.llama_cpp as C
 import make_gguf
 import pytest
 from engine.real_engine import TINY
+from float_copy import write_float_copy
 
 from myllm.config import EngineOptions
 from myllm.engine.llama import LlamaModel
@@ -26,10 +25,7 @@ def tiny() -> Iterator[LlamaModel]:
 def tiny_f32(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
     """llama.cpp's kernels for quantised weights round differently for other batch sizes (logits move by up to 0.3), so
     that near ties fall either way. In single precision they move by 1e-5, and equal texts can be asked for."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny-f32.gguf"
-    params = C.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize, params.nthread = 0, True, 1
-    assert C.llama_model_quantize(str(TINY).encode(), str(path).encode(), ctypes.byref(params)) == 0
+    path = write_float_copy(TINY, tmp_path_factory.mktemp("tiny") / "tiny-f32.gguf")
     with closing(LlamaModel(path, EngineOptions(), lambda fraction: None)) as model:
         yield model
 

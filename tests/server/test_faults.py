@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from live_server import LiveServer, wait_until
+from live_server import LiveServer, pause, wait_until
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
 STORY = {"model": "endless", "messages": [{"role": "user", "content": "Write a very long story."}]}
@@ -63,7 +63,7 @@ def test_a_worker_that_dies_before_anything_was_answered_is_replaced_unseen(
     server = make_server("--model", "tiny")
     server.chat("Hello!")
     pid = server.worker_pids()[0]
-    os.kill(pid, signal.SIGSTOP)  # so that the request below is surely waiting when the worker dies
+    pause(pid)  # so that the request below is surely waiting when the worker dies
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.post(f"/api/{path}", model="tiny", **body)))
     asking.start()

@@ -6,13 +6,12 @@ a near tie may fall the other way, whoever schedules (see docs/architecture.md).
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from float_copy import write_float_copy
 from live_server import LiveServer
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
@@ -27,19 +26,10 @@ PROMPTS = [
     *(f"What is {number} + {number % 7}?" for number in range(16)),
 ]
 
-TO_FLOAT = """
-import ctypes, sys, llama_cpp.llama_cpp as C
-params = C.llama_model_quantize_default_params()
-params.ftype, params.allow_requantize, params.nthread = 0, True, 1
-sys.exit(C.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)))
-"""
-
 
 @pytest.fixture(scope="module")
 def float_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("float") / "tiny-f32.gguf"
-    subprocess.run([sys.executable, "-c", TO_FLOAT, str(TINY), str(path)], check=True, capture_output=True)
-    return path
+    return write_float_copy(TINY, tmp_path_factory.mktemp("float") / "tiny-f32.gguf")
 
 
 def text_of(server: LiveServer, prompt: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from live_server import pause
 
 from myllm.config import EngineOptions
 from myllm.errors import ContextLengthExceeded, InvalidRequest, ModelLoadFailed, QueueFull, WorkerDied
@@ -143,7 +144,7 @@ def test_a_full_queue_refuses_with_the_time_to_wait() -> None:
 def test_a_killed_worker_fails_everything_that_waits_with_its_signal() -> None:
     async def test(worker: Worker) -> None:
         streaming = await worker.generate(ONCE, ENDLESS)
-        os.kill(worker.pid, signal.SIGSTOP)
+        pause(worker.pid)
         asking = asyncio.create_task(worker.tokenize(ONCE))
         await asyncio.sleep(0)
 

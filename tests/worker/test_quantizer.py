@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 from contextlib import aclosing
@@ -13,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from float_models import write_float_model
-from live_server import wait_until
+from live_server import pause, wait_until
 
 from myllm.errors import ModelLoadFailed, WorkerDied
 from myllm.store.metadata import read_metadata
@@ -69,7 +68,7 @@ def test_who_leaves_ends_the_child(source: Path, tmp_path: Path) -> None:
     async def leave() -> psutil.Process:
         running = asyncio.create_task(run(source, tmp_path / "small.gguf"))
         child = await one_child()
-        child.send_signal(signal.SIGSTOP)  # so that it cannot finish by itself
+        pause(child.pid)  # so that it cannot finish by itself
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

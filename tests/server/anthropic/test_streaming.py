@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-from live_server import LiveServer, wait_until
+from live_server import LiveServer, pause, wait_until
 
 HELLO = "Hello! I am tiny, a small model that ships with MyLLM. How can I help you?"
 STORY = "Write a very long story."
@@ -115,7 +115,7 @@ def test_silence_is_filled_with_pings_and_a_dead_worker_ends_the_stream_with_an_
     next(name for name, _ in events if name == "content_block_delta")
     (pid,) = server.worker_pids()
 
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     ping = next(data for name, data in events if name == "ping")
     os.kill(pid, signal.SIGKILL)
     name, error = list(events)[-1]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_server import LiveServer, wait_until
+from live_server import LiveServer, pause, wait_until
 from ollama_calls import HELLO, OllamaCalls, ask, with_defaults
 
 from myllm.errors import (
@@ -228,7 +228,7 @@ def test_a_full_queue_is_503(make_server: Callable[..., LiveServer]) -> None:
     server = make_server("--model", "tiny", MYLLM_PARALLEL="1", MYLLM_QUEUE_SIZE="1")
     calls = OllamaCalls(server)
     wait_until(lambda: server.status().get("status") == "loaded", "the model is loaded")
-    os.kill(server.worker_pids()[0], signal.SIGSTOP)  # so that nothing is answered while others come
+    pause(server.worker_pids()[0])  # so that nothing is answered while others come
     story = with_defaults({"messages": TALK})
     asking = [threading.Thread(target=calls.send, args=("chat", story), daemon=True) for _ in range(2)]
     for thread in asking:

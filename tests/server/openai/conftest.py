@@ -2,23 +2,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import make_gguf
 import pytest
+from float_copy import write_float_copy
 from live_server import LiveServer
 from openai_calls import Calls
 
 TINY = Path(__file__).parents[3] / "models" / "tiny" / "myllm-tiny.Q4_K_M.gguf"
-TO_FLOAT = """
-import ctypes, sys, llama_cpp.llama_cpp as C
-params = C.llama_model_quantize_default_params()
-params.ftype, params.allow_requantize, params.nthread = 0, True, 1
-sys.exit(C.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)))
-"""
 SERVICES = {"code": {"prefix": "/code/v1", "models": ["org/*"]}, "vectors": {"prefix": "/some/vectors", "models": ["bert", "EXACT"]}}
 
 
@@ -31,7 +24,7 @@ def v1(server: LiveServer) -> Calls:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Several models and services: `exact`, tiny in full precision; `org/plain:2b`, which has no tokens to fill in with; `bert`."""
     folder = tmp_path_factory.mktemp("zoo")
-    subprocess.run([sys.executable, "-c", TO_FLOAT, str(TINY), str(folder / "exact.gguf")], check=True, capture_output=True)
+    write_float_copy(TINY, folder / "exact.gguf")
     (folder / "org").mkdir()
     for path, arch in (("org/plain:2b.gguf", "llama"), ("bert.gguf", "bert")):
         shape = {"vocab": 2048, "layers": 1, "width": 64, "context": 512, "type": "f32", "seed": 0}
