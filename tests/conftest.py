@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from endless_model import write_endless_model
+from endless_model import EXACT, write_endless_model
 from live_server import LiveServer, wait_until
 
 
@@ -34,7 +34,7 @@ def endless_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory, endless_path: Path) -> Iterator[LiveServer]:
     """A server whose one loaded model, `endless`, answers until its client leaves. Tests leave it as they found it."""
-    live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "endless", MYLLM_MODEL_DIRS=str(endless_path.parent))
+    live = LiveServer(tmp_path_factory.mktemp("home"), "--model", "endless", MYLLM_MODEL_DIRS=str(endless_path.parent), **EXACT)
     wait_until(lambda: live.http.get("/health").status_code == 200, "the model was loaded at start")
     yield live
     live.stop()

@@ -106,10 +106,11 @@ def test_generate_continues_a_text(client):
     assert (completion.usage.completion_tokens, completion.finish_reason) == (5, "length")
 
 
-def test_a_streamed_continuation_is_the_same_text(client):
-    whole = client.generate("tiny", "Once upon", seed=7, max_tokens=20)
+def test_a_streamed_continuation_is_the_same_text(connect, endless):
+    client = connect(endless.url)
+    whole = client.generate("endless", "Once upon", seed=7, max_tokens=20)
 
-    with client.generate_stream("tiny", "Once upon", seed=7, max_tokens=20) as stream:
+    with client.generate_stream("endless", "Once upon", seed=7, max_tokens=20) as stream:
         pieces = list(stream)
 
     assert "".join(pieces) == whole.text == stream.answer.text

@@ -79,14 +79,14 @@ def test_the_streamed_text_equals_the_text_without_streaming(server: LiveServer)
     assert "�" not in last["full_text"]
 
 
-def test_a_seed_repeats_an_answer_streamed_or_not(server: LiveServer) -> None:
-    body = {"model": "tiny", "prompt": "Once upon a time", "options": {"temperature": 1.2, "seed": 7, "max_tokens": 40}}
+def test_a_seed_repeats_an_answer_streamed_or_not(endless: LiveServer) -> None:
+    body = {"model": "endless", "prompt": "Once upon a time", "options": {"temperature": 1.2, "seed": 7, "max_tokens": 40}}
 
-    first, second = (server.post("/api/generate", **body).json()["text"] for _ in range(2))
-    streamed = "".join(event.get("token", "") for event in server.stream("/api/generate", **body))
+    first, second = (endless.post("/api/generate", **body).json()["text"] for _ in range(2))
+    streamed = "".join(event.get("token", "") for event in endless.stream("/api/generate", **body))
 
     assert first == second == streamed
-    assert server.post("/api/generate", **{**body, "options": {**body["options"], "seed": 8}}).json()["text"] != first
+    assert endless.post("/api/generate", **{**body, "options": {**body["options"], "seed": 8}}).json()["text"] != first
 
 
 def test_events_end_with_two_line_feeds_and_the_headers_keep_proxies_from_waiting(server: LiveServer) -> None:
