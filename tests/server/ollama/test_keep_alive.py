@@ -78,18 +78,16 @@ def test_zero_with_nothing_to_do_unloads_at_once(idle: OllamaCalls, path: str, n
 
 
 def test_a_model_in_use_is_unloaded_when_its_last_answer_is_done(idle: OllamaCalls) -> None:
-    lines = []
-    story = with_defaults({"model": "endless", "prompt": "Once", "options": {"num_predict": 5000, "num_ctx": 200_000}})
+    story = with_defaults({"model": "endless", "prompt": "Once", "options": {"num_ctx": 200_000}})
     with idle.server.http.stream("POST", "/ollama/api/generate", json=story) as response:
         stream = response.iter_lines()
-        lines.append(next(stream))
-        with idle.server.paused():
-            unload = idle.send("generate", {"model": "endless", "keep_alive": 0}).json()
-            in_use = idle.loaded("endless:latest")
-        lines += stream
+        next(stream)
+        unload = idle.send("generate", {"model": "endless", "keep_alive": 0}).json()
+        in_use = idle.loaded("endless:latest")
+        following = [next(stream) for _ in range(100)]
 
     assert unload["done_reason"] == "unload" and in_use is not None
-    assert '"done_reason":"length"' in lines[-1] and '"eval_count":5000' in lines[-1]
+    assert all('"done":false' in line for line in following)
     wait_until(lambda: idle.loaded("endless:latest") is None, "it is unloaded")
 
 

@@ -199,10 +199,10 @@ def test_a_server_that_stops_lets_the_running_answer_end_and_refuses_what_waits(
     live = make_endless()
 
     with connect(address(live)) as socket:
-        send(socket, STORY, model="endless", max_tokens=5000)
-        send(socket, "Hello!")
-        socket.recv(60)
         with live.paused():
+            send(socket, STORY, model="endless", max_tokens=200)
+            send(socket, "Hello!")
+            wait_until(lambda: live.status("endless")["requests"] == 1, "the first one is with the worker")
             live.process.terminate()
             wait_until(lambda: live.http.get("/health").status_code == 503, "the server drains")
         story, refused = receive(socket), receive(socket)
