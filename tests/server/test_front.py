@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from html.parser import HTMLParser
 
-import httpx
 import pytest
 from live_server import LiveServer, wait_until
 from typed_answers import assert_is
+from websockets.sync.client import connect
 
 from myllm.server.front import HealthAnswer, RootAnswer, prefers_html
 from myllm.server.tags import parameter_size
@@ -64,23 +65,22 @@ def test_health_tells_the_gateways_fields(server: LiveServer) -> None:
     }
 
 
-def test_a_server_that_stops_is_draining_until_its_requests_have_ended(make_endless: Callable[..., LiveServer]) -> None:
+def test_a_server_that_stops_is_draining_until_its_answers_have_ended(make_endless: Callable[..., LiveServer]) -> None:
+    """The answer is one over a WebSocket: for those the listener stays open, so that what comes meanwhile is told."""
     live = make_endless()
-    body = {"model": "endless", "message": "Write a very long story.", "stream": True}
+    body = {"model": "endless", "messages": [{"role": "user", "content": "Write a very long story."}]}
 
-    with httpx.Client(base_url=live.url, timeout=60) as other, other.stream("POST", "/chat", json=body) as stream:
-        lines = stream.iter_lines()
-        next(lines)
-        live.http.get("/health")  # the connection that outlives the listener
+    with connect(live.url.replace("http://", "ws://") + "/v1/chat/completions") as talk:
+        talk.send(json.dumps(body))
+        talk.recv(60)
         live.process.terminate()
         health = wait_until(lambda: (answer := live.http.get("/health")).status_code == 503 and answer, "the server drains")
         metrics, refused = live.http.get("/metrics"), live.http.get("/models")
-        following = [next(lines) for _ in range(100)]
+        following = [json.loads(talk.recv(60)) for _ in range(100)]
 
     assert (health.json()["status"], health.json()["ollama_service"]) == ("draining", "down")
     assert metrics.status_code == 200 and refused.status_code == 503 and "stopping" in refused.json()["detail"]
-    assert '"done":false' in "".join(following) and '"error"' not in "".join(following)
-    assert live.process.wait(60) == 0
+    assert all(message["choices"] for message in following) and live.process.wait(60) == 0
 
 
 class Text(HTMLParser):
