@@ -106,6 +106,11 @@ class LiveServer:
         models = self.http.get("/api/status").json()["models"]
         return next((line for line in models if line["name"] == model), {})
 
+    def num_generated(self, model: str) -> int:
+        """Tokens that the model has generated since the server started; it grows while an answer runs."""
+        told = re.search(rf'^myllm_generated_tokens_total{{model="{model}"}} (\S+)', self.http.get("/metrics").text, re.MULTILINE)
+        return int(float(told[1])) if told else 0
+
 
 def pause(pid: int) -> None:
     """Stop a process until SIGCONT or SIGKILL. The signal alone lets one that runs on a core that stalls run on for a while."""
