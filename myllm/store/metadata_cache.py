@@ -66,7 +66,8 @@ class MetadataCache:
         if not self._is_changed:
             return
         self._is_changed = False
-        entries = {path: entry for path, entry in self._entries.items() if os.path.exists(path)}
+        known = self._entries.copy()  # other threads read meanwhile
+        entries = {path: entry for path, entry in known.items() if os.path.exists(path)}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.file, msgspec.msgpack.encode(_Stored(VERSION, entries)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,29 @@ def test_a_broken_file_is_opened_once_and_read_when_it_is_repaired(
 
     assert cache.read(model).architecture == "llama"
     assert len(caplog.records) == 1
+
+
+def test_a_file_that_another_thread_reads_while_the_cache_is_saved_is_kept_for_the_next_time(
+    tmp_path: Path, cache_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entries grew while they were gone through, and of several pulls at once one ended with a stack trace."""
+    cache = MetadataCache(cache_file)
+    cache.read(write_gguf(tmp_path / "a.gguf"))
+    later = write_gguf(tmp_path / "b.gguf")
+
+    def exists(path: str) -> bool:
+        reading = threading.Thread(target=cache.read, args=(later,))
+        reading.start()
+        reading.join()
+        return Path(path).is_file()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("myllm.store.metadata_cache.os.path.exists", exists)
+        cache.save()
+    cache.save()
+
+    monkeypatch.setattr("myllm.store.metadata_cache.read_metadata", pytest.fail)
+    assert MetadataCache(cache_file).read(later).architecture == "llama"
 
 
 def test_files_that_are_gone_leave_the_cache(tmp_path: Path, cache_file: Path) -> None:
